@@ -1,6 +1,8 @@
 """Guesses at messy files: each has a comment, and is marked and listed where only the owner can know."""
 
 import json
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 import hanse
 from hanse.cli import app
 from hanse.core import InvalidInput
-from hanse.data import csv, party_files
+from hanse.data import csv, parquet, party_files
 
 NUM_ROWS = 60
 
@@ -149,6 +151,214 @@ def test_classes_that_differ_by_capitals_only_are_marked() -> None:
     assert settle(text, "classes")
 
 
+# -- what would be read as something else without a word ---------------------------------------------
+
+
+def marked(text: str, name: str) -> str:
+    """Returns the line, or the entry of a list, that names a column or a setting and is marked."""
+    return next(
+        line for line in text.splitlines() if line.lstrip().startswith(name) and "SETTLE THIS" in line
+    )
+
+
+def rows(text: str, *columns: str) -> list[list[Any]]:
+    data, _ = guessed(text)
+    found = data.rows("t.csv", None)
+    return [found.columns[name].tolist() for name in columns]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_point_before_three_digits_is_asked_about(delimiter: str) -> None:
+    data, text = guessed(table(delimiter, cost=lambda i: f"{1 + i % 9}.{200 + i}" if i % 3 else 100 + i))
+    assert column(data, "cost")[:3] == [100, 2201, 3202]
+    assert "2.201 is read as 2201; if it is a number with three decimals, remove the lines" in marked(
+        text, "thousands"
+    )
+    both = [line for line in text.splitlines() if not line.startswith(("decimal", "thousands"))]
+    Path("t.toml").write_text("\n".join(both))  # what the comment says, to the letter
+    other = hanse.read("t.toml").data
+    assert isinstance(other, csv)
+    assert column(other, "cost")[:3] == [100, 2.201, 3.202]
+
+
+def test_a_point_that_another_number_explains_is_not_asked_about() -> None:
+    for more in (lambda i: f"0.{125 + i}", lambda i: f"{i}.5"):
+        Path("t.toml").unlink(missing_ok=True)
+        data, text = guessed(table(";", ph=lambda i: f"7.{200 + i}", more=more))
+        assert (data.decimal, data.thousands, "SETTLE THIS: 7" in text) == (".", None, False)
+        assert column(data, "ph")[1] == 7.201
+    Path("t.toml").unlink()
+    data, _ = guessed(table(ph=lambda i: f"7.{200 + i}"))  # a comma is between the cells
+    assert column(data, "ph")[1] == 7.201
+
+
+def test_both_marks_side_by_side_are_refused() -> None:
+    text = table(";", cost=lambda i: f"1,{250 + i}" if i % 2 else f"1.{250 + i}")
+    data, _ = guessed(text)
+    assert data.drop == ("cost",)
+    with pytest.raises(
+        InvalidInput, match=r"which mark of 1,234 and 1\.234 is the decimal point can't be told"
+    ):
+        csv("t.csv", label="died").load()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_line_by_which_excel_names_the_delimiter_is_no_row(encoding: str) -> None:
+    for delimiter in (";", "\t"):
+        Path("t.toml").unlink(missing_ok=True)
+        data, _ = guessed(f"sep={delimiter}\n" + table(delimiter, share=lambda i: f"{i},5"), encoding)
+        assert (column(data, "share")[:2], len(column(data, "x"))) == ([0.5, 1.5], NUM_ROWS)
+        assert data.load().classes == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("head", "tail"), [("Report of 2024\n\n", ""), ("Report of 2024,,\n", ""), ("", "Source: the archive\n")]
+)
+def test_a_line_that_is_no_row_is_left_out_and_marked(head: str, tail: str) -> None:
+    data, text = guessed(head + table(n=lambda i: i % 6) + tail)
+    assert data.comment == (head.strip(",\n") or tail.strip())
+    assert [len(column(data, name)) for name in ("x", "n")] == [NUM_ROWS, NUM_ROWS]
+    assert "is none of them a row?" in marked(text, "comment")
+
+
+def test_a_title_above_cells_with_another_delimiter_is_left_out() -> None:
+    data, _ = guessed("Report of 2024\n" + table(";"))
+    assert (data.comment, len(column(data, "x"))) == ("Report of 2024", NUM_ROWS)
+
+
+TOTALS = {
+    "a word among numbers": (table(n=lambda i: i % 6) + "Total,150,yes\n", "remove it, or write comment"),
+    "a word among words": (table(ward=lambda i: "AB"[i % 2]) + "300,Summe,\n", "holds totals|hold totals"),
+    "sums without a word": (
+        table(n=lambda i: i % 6) + f"{sum(i * 7 % 11 for i in range(60))},150,\n",
+        "totals",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOTALS)
+def test_a_row_of_totals_is_no_patient(case: str) -> None:
+    text, message = TOTALS[case]
+    Path("t.csv").write_text(text)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        csv("t.csv", label="died").load()
+    assert "t.csv, line 62: the last row" in str(caught.value)
+    if case == "a word among numbers":
+        data, settings = guessed(text)
+        assert (data.comment, len(column(data, "x"))) == ("Total", NUM_ROWS)
+        assert marked(settings, "comment")
+    else:
+        assert "line 62" in cli("init", "t.csv", code=2).stderr
+
+
+def test_a_last_row_like_the_others_is_one() -> None:
+    for last in ("5,total,yes\n", "5,,yes\n", "0,B,\n"):
+        text = table(ward=lambda i: ("total", "part")[i % 2]) + last
+        Path("t.csv").write_text(text)
+        assert len(csv("t.csv", label="died", incomplete="skip").rows("t.csv", None)) == NUM_ROWS + 1
+
+
+DATES = {
+    "whole numbers": (lambda i: f"202403{1 + i % 28:02}", 8826.0, True),
+    "months": (lambda i: f"{1 + i % 12:02}.2024", 8766.0, True),
+    "without zeros": (lambda i: f"{1 + i % 28}.3.2024", 8826.0, False),
+    "a word among them": (lambda i: "unknown" if i == 4 else f"{1 + i % 28:02}.03.2024", 8826.0, False),
+}
+
+
+@pytest.mark.parametrize("case", DATES)
+def test_no_date_is_read_as_a_number_or_a_word(case: str) -> None:
+    write, first, is_marked = DATES[case]
+    data, text = guessed(table(";", seen=write))
+    assert column(data, "seen")[0] == first
+    assert settle(text, "dates") == is_marked
+    assert data.missing[-1:] == ("unknown",) if case == "a word among them" else True
+
+
+def test_dates_in_several_forms_are_left_out_and_marked() -> None:
+    data, text = guessed(
+        table(seen=lambda i: f"{1 + i % 28:02}.03.2024" if i % 2 else f"2024-03-{1 + i % 28:02}")
+    )
+    assert data.drop == ("seen",)
+    assert "write all in one form" in marked(text, '"seen"')
+
+
+CATEGORIES = {
+    "codes with zeros": (lambda i: f"00{i % 9}", "look like codes"),
+    "codes with an E": (lambda i: f"{i % 9}E0{i % 3}", "look like codes"),
+    "answers in two ways": (
+        lambda i: ("yes", "no", "1", "0", "")[i % 5],
+        '"0" and "no" seem to mean the same',
+    ),
+    "mostly numbers": (
+        lambda i: ("1", "0", "1", "0", "yes", "")[i % 6],
+        '"1" and "yes" seem to mean the same',
+    ),
+    "capitals": (lambda i: ("Yes", "no", "YES")[i % 3], '"YES" and "Yes" seem to mean the same'),
+    "a unit": (lambda i: f"{5 + i % 7} mg", 'numbers with a unit ("mg")'),
+    "two units": (lambda i: f"{5 + i % 7} mg" if i % 2 else f"0.{5 + i % 7} g", '("g", "mg")'),
+    "per cent": (lambda i: f"{80 + i % 20}%", 'numbers with a unit ("%")'),
+}
+
+
+@pytest.mark.parametrize("case", CATEGORIES)
+def test_cells_that_are_no_plain_numbers_or_words_are_marked(case: str) -> None:
+    write, why = CATEGORIES[case]
+    data, text = guessed(table(own=write))
+    assert data.categorical == ("own",)
+    assert why in marked(text, '"own"')
+    assert {*column(data, "own")} == {str(write(i)) for i in range(NUM_ROWS)}
+    assert data.load().classes == ("no", "yes")
+
+
+def test_numbers_that_stand_for_gaps_are_marked() -> None:
+    data, text = guessed(table(n=lambda i: -999 if i % 7 == 0 else i % 30, m=lambda i: 90 + i % 11))
+    assert np.isnan(column(data, "n")[0])
+    assert column(data, "m")[9] == 99  # it lies among the others
+    assert "-999 lies far from the other numbers of n" in marked(text, "missing")
+    Path("t.toml").unlink()
+    data, _ = guessed(table(n=lambda i: -999 if i % 7 == 0 else i % 30, m=lambda i: -999 + i % 30))
+    assert column(data, "n")[0] == -999  # a gap there would be one in m, where it is a number
+
+
+@pytest.mark.parametrize("name", ["patient_id", "PatientenNr", "Fall-Nr", "MRN", "patient"])
+def test_rows_of_one_patient_stay_together(name: str) -> None:
+    for write in (lambda i: 1000 + i // 3, lambda i: f"P{i // 3}"):
+        Path("t.toml").unlink(missing_ok=True)
+        data, text = guessed(table(**{name: write}))
+        assert (data.group, data.drop) == (name, ())
+        assert "20 persons or cases have 60 rows" in marked(text, "group = ")
+        assert data.load().train.x.dtype.names == ("x",)
+
+
+def test_kinds_of_patients_are_no_patients() -> None:
+    for columns in ({"patient": lambda i: ("in", "out")[i % 2]}, {"ward_id": lambda i: i % 3}):
+        Path("t.toml").unlink(missing_ok=True)
+        assert guessed(table(**columns))[0].group is None
+
+
+def test_parquet_has_dates_decimals_and_categories() -> None:
+    arrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    days = [date(2024, 3, 1 + i % 28) for i in range(NUM_ROWS)]
+    columns = {
+        "seen": days,
+        "cost": [Decimal(i) / 4 for i in range(NUM_ROWS)],
+        "ward": arrow.array(["AB"[i % 2] for i in range(NUM_ROWS)]).dictionary_encode(),
+        "at": [datetime(2000, 1, 2, 12 + i) for i in range(3)] * 10 + [None] * 30,
+        "died": [("no", "yes")[i % 2] for i in range(NUM_ROWS)],
+    }
+    files.write_table(arrow.table(columns), "t.parquet")
+    cli("init", "t.parquet")
+    data = hanse.read("t.toml").data
+    assert isinstance(data, parquet)
+    found = data.rows("t.parquet", None).columns
+    assert (found["seen"][0], found["cost"][3], found["ward"][1]) == (8826, 0.75, "B")
+    assert found["at"][0] == 1.5
+    assert np.isnan(found["at"][30])
+    named = parquet("t.parquet", label="died", categorical=("seen",)).rows("t.parquet", None).columns
+    assert named["seen"][0] == "2024-03-01"
+
+
 # -- where files are, and files of several parties ---------------------------------------------------
 
 
@@ -205,6 +415,41 @@ def test_columns_that_parties_write_in_different_ways() -> None:
         party_files(".", label="died", categorical=("code",), parties=data.parties).load()
     with pytest.raises(InvalidInput, match=r"'code' holds words in north.csv and numbers in west.csv"):
         party_files(".", label="died", drop=("more",), parties=data.parties).load()
+
+
+def test_words_that_parties_write_in_two_ways_are_marked() -> None:
+    parties(
+        north=table(
+            smoker=lambda i: ("ja", "nein")[i % 2], ward=lambda i: "AB"[i % 2], sex=lambda i: "mf"[i % 2]
+        ),
+        west=table(
+            smoker=lambda i: ("yes", "no")[i % 2], ward=lambda i: "CD"[i % 2], sex=lambda i: "mf"[i % 2]
+        ),
+    )
+    text = Path("all.toml").read_text()
+    assert "'ja' and 'yes' seem to mean the same" in marked(text, '"smoker"')
+    assert "no two files have a word in common" in marked(text, '"ward"')
+    assert '"sex"' not in text
+    unsettled = json.loads(cli("data", "describe", "all.toml", "--json").stdout)["unsettled"]
+    assert any('"smoker": ' in line for line in unsettled)
+
+
+def test_the_remedy_for_a_column_that_one_file_lacks_can_be_followed() -> None:
+    """The label can't be left out, and a column that is a date somewhere is no category."""
+    Path("north.csv").write_text(table(seen=lambda i: f"2024-03-{1 + i % 28:02}"))
+    Path("west.csv").write_text(table(seen=lambda i: "spring").replace("died", "dead"))
+    readers: dict[str, Any] = {"north": csv("north.csv", dates={"seen": "%Y-%m-%d"}), "west": csv("west.csv")}
+    with pytest.raises(
+        InvalidInput, match=r"west.csv has no column 'died', .*; give this column the same name"
+    ):
+        party_files(".", label="died", parties=readers, drop=("seen",)).load()
+    Path("west.csv").write_text(Path("west.csv").read_text().replace("dead", "died"))
+    with pytest.raises(InvalidInput, match=r"write drop = \[\"seen\"\], or mend one of the files") as caught:
+        party_files(".", label="died", parties=readers).load()
+    assert "categorical" not in str(caught.value)
+    assert party_files(".", label="died", parties=readers, drop=("seen",)).load().train.x.dtype.names == (
+        "x",
+    )
 
 
 def test_messages_name_the_file_and_the_line_of_a_party() -> None:

@@ -3,7 +3,6 @@ import hanse.data
 
 def test_the_public_names_are_these() -> None:
     assert hanse.data.__all__ == [
-        "DELIMITERS",
         "IDENTIFIES",
         "VALIDATION",
         "Assignment",
@@ -14,6 +13,7 @@ def test_the_public_names_are_these() -> None:
         "Partition",
         "RowWise",
         "Rows",
+        "ShowsCell",
         "Sizes",
         "Source",
         "Tabular",
@@ -35,6 +35,7 @@ def test_the_public_names_are_these() -> None:
         "extra",
         "feature_noise",
         "feature_shards",
+        "find_date_in_numbers",
         "find_formats",
         "find_gaps",
         "find_limit",
@@ -53,17 +54,19 @@ def test_the_public_names_are_these() -> None:
         "npz",
         "own_test",
         "parquet",
+        "part_dates",
         "partition_data",
         "party_files",
         "power_law",
         "quantity",
         "read_bytes",
+        "read_names",
+        "read_words",
         "regions",
         "scikit_learn",
         "shards",
         "tell_encoding",
         "text",
-        "text_lines",
         "to_categories",
     ]
     assert all(hasattr(hanse.data, name) for name in hanse.data.__all__)

@@ -107,6 +107,11 @@ FILES = {
     "postcodes": Messy(table(more={"PLZ": codes}), more={"PLZ": codes}),
     "an empty label": Messy(table(labels=empty_in_3), skipped=(3,)),
     "another delimiter": Messy(table(";"), {"delimiter": "|", "columns": ()}),
+    "the delimiter in a line of its own": Messy(b"sep=;\n" + table(";")),
+    "a title": Messy(b"Costs of 2024\n\n" + table()),
+    "a title above other delimiters": Messy(b"Costs of 2024\n" + table(";")),
+    "a note at the end": Messy(table() + b"Source: the archive\n"),
+    "a row of totals": Messy(table() + b"Total,0,0,ja\n"),
     "two columns to drop": Messy(
         table(more={"who": tuple(f"P{row}" for row in range(NUM_ROWS))}), {"drop": ("share",)}
     ),
@@ -166,6 +171,45 @@ def test_each_remedy_gives_the_data_that_are_meant(messy: Messy, tmp_path: Path)
             check(data, messy, kept)
     whole = [data for settings, data in ways if {"beds", "cost"} <= {*(data.train.x.dtype.names or ())}]
     assert whole, "each remedy leaves a column out"
+
+
+ROLES: dict[str, dict[str, Any]] = {
+    "a column that has to be numbers": {"numeric": ("cost",)},
+    "a column to predict": {"target": "cost", "label": None, "drop": ("y",)},
+    "a column of dates": {"dates": {"cost": "%Y"}},
+    "a feature": {},
+}
+
+
+@pytest.mark.parametrize("word", ["<5", "low"])
+@pytest.mark.parametrize("role", ROLES)
+def test_no_remedy_gives_a_column_two_roles(role: str, word: str, tmp_path: Path) -> None:
+    path, asked = tmp_path / "messy.csv", {"label": "y", "test_fraction": 0.0, **ROLES[role]}
+    path.write_bytes(table(cost=in_row_5(word)))
+    with pytest.raises(InvalidInput) as caught:
+        csv(str(path), **asked).load()
+    found = list(remedies(str(caught.value)))
+    assert found
+    for setting in found:
+        following = csv(str(path), **{**asked, **setting})  # whether the settings stand together
+        if "missing" in setting or "censored" in setting:
+            settled = {"incomplete": "skip"} if role == "a column to predict" else {}
+            assert "cost" in following.rows(str(path), None).columns
+            assert len(csv(str(path), **{**asked, **setting, **settled}).load().train) >= NUM_ROWS - len(
+                ROWS_5
+            )
+        else:
+            assert len(following.load().train) == NUM_ROWS
+
+
+def test_an_answer_among_codes_is_first_of_all_a_category(tmp_path: Path) -> None:
+    path = tmp_path / "messy.csv"
+    path.write_bytes(
+        table(more={"smoker": tuple(("1", "0", "1", "yes")[row % 4] for row in range(NUM_ROWS))})
+    )
+    with pytest.raises(InvalidInput, match="column 'smoker' is 'yes'") as caught:
+        csv(str(path), label="y").load()
+    assert next(remedies(str(caught.value))) == {"categorical": ("smoker",)}
 
 
 CHOICES = {

@@ -1,6 +1,7 @@
 """Predictions as files: names of rows, their order, CSV and Parquet, whole or not at all."""
 
 import csv as lines_of
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,26 @@ def test_rows_that_can_not_be_read_are_named_and_not_shown(model: None, row: str
     assert message in done.stderr.replace("\n", " ")
     assert "secret" not in done.output
     assert not Path("p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "70,cook,secret",
+            "line 3: column 'state' holds no class (so in 1 rows); the classes are 'ill', 'so",
+        ),
+        ("Total,secret,", "line 3: the last row seems to hold totals of the rows above it: remove it"),
+        ("secret,,", "column 'age' holds something else than a number in 1 rows: line 3"),
+    ],
+)
+def test_wrong_labels_and_totals_are_named_and_not_shown(model: None, row: str, message: str) -> None:
+    Path("bad.csv").write_text(f"age,job,state\n30,cook,ill\n{row}\n")
+    done = cli("predict", "model", "bad.csv", code=2)
+    assert message in done.stderr.replace("\n", " ")
+    with pytest.raises(InvalidInput) as caught:
+        predictions(open_release(Path("model")), "bad.csv")
+    assert "secret" not in done.output + "".join(traceback.format_exception(caught.value))
 
 
 def test_a_file_is_read_as_that_of_the_party_that_it_is_like() -> None:

@@ -99,7 +99,10 @@ REFUSED: dict[str, tuple[dict[str, Any], Change, tuple[str, ...]]] = {
     "other classes": (
         {},
         lambda text: text.replace('["no", "yes"]', '["no", "yes", "perhaps"]'),
-        ("classes of 'ill' are 'no', 'yes'; they are", 'To allow it: classes = ["no", "yes"]'),
+        (
+            "classes of 'ill' are 'no', 'yes'; they are",
+            'To allow it: classes = ["no", "yes"], if no row here is \'perhaps\'; or let',
+        ),
     ),
     "arrays": (
         {},
@@ -309,7 +312,10 @@ BAD = {
     "two columns have one name": ("age,age,job,ill\n1,2,cook,yes\n", "two columns are called 'age'"),
     "it is empty": ("", "is empty; give a line of column names"),
     "it has no rows": (HEAD + "\n", "holds column names and no rows"),
-    "a label that the run does not know": (HEAD + "\n1,2,cook,maybe,x\n", "'maybe', which is not a class"),
+    "a label that the run does not know": (
+        HEAD + "\n1,2,cook,maybe,x\n",
+        "bad.csv, line 2: column 'ill' holds no class of the run",
+    ),
 }
 
 
@@ -339,6 +345,41 @@ def test_a_label_of_one_class_is_said(folder: Path) -> None:
     assert (own.classes, found.unsure) == (("no", "yes"), ())
     assert any("one class only, 'no'" in line for line in found.notes)
     assert any("nothing can be learned" in line for line in propose("one.csv", file, label="ill").unsure)
+
+
+def test_the_classes_are_to_be_agreed_on_and_others_are_refused(folder: Path) -> None:
+    """A file's own classes are a guess at those of all; the place to write them is named."""
+    (folder / "own.csv").write_text("\n".join([HEAD, *(row(i) for i in range(60)), "9,9,cook,maybe,z", ""]))
+    found = propose("own.csv", Path("home", CONTRACT), label="ill")
+    assert any(
+        "'maybe', 'no', 'yes' are this file's: agree on them" in line and f"classes in {Path('home')}" in line
+        for line in found.notes
+    )
+    found.contract.write()
+    assert "its values at all parties: agree on them" in Path("home", CONTRACT).read_text()
+    written = Contract.at(Path("home"))
+    assert written is not None
+    (folder / "theirs.csv").write_text("\n".join([HEAD, *(row(i) for i in range(60)), ""]))
+    with pytest.raises(
+        Forbidden, match=r"if no row here is 'maybe'; or let the coordinator add it"
+    ) as refused:
+        opened(written, plan("theirs.csv"))
+    assert 'classes = ["no", "yes"]' in str(refused.value)
+    reader = replace(written.reader, classes=("no", "yes"))
+    with pytest.raises(
+        InvalidInput, match=r"line 62: column 'ill' holds no class .*; the classes are 'no', 'yes'"
+    ):
+        opened(replace(written, reader=reader), plan("theirs.csv"))
+
+
+def test_numbers_of_patients_never_become_features(folder: Path) -> None:
+    for write, group in ((lambda i: f"{i:06}", None), (lambda i: f"{i // 2:06}", "patient_no")):
+        lines = [f"{write(i)},{i % 7},{'ny'[i % 2]}" for i in range(120)]
+        (folder / "own.csv").write_text("\n".join(["patient_no,age,ill", *lines, ""]))
+        found = propose("own.csv", Path("home", CONTRACT), label="ill")
+        own: Any = found.contract.reader
+        assert (own.group, own.numeric, own.categorical) == (group, ("age",), ())
+        assert any("'patient_no' seems to" in line for line in found.notes)
 
 
 def test_another_encoding_and_decimal_comma_are_found(folder: Path) -> None:

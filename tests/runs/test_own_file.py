@@ -1,5 +1,6 @@
 """A party's own file is read as the run's data are, or refused with a message that says what is needed."""
 
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from hanse.config import Experiment
-from hanse.core import InvalidInput
+from hanse.core import Examples, InvalidInput
 from hanse.data import by_key, csv, iid, npz, own_test
 from hanse.learners import least_squares, softmax
 from hanse.runs.deployment import Parties, data_needs, plan_of
@@ -96,14 +97,16 @@ def test_targets_stay_numbers(tmp_path: Path) -> None:
     [
         ("age,ill", [("3", "yes")], "has no column 'job'; the run wants ill, age, job"),
         ("age,job", [("3", "cook")], "has no column 'ill'"),
-        ("age,job,ill", [("3", "cook", "perhaps")], "'perhaps'"),
-        ("age,job,ill", [("old", "cook", "yes")], "'old'"),
+        ("age,job,ill", [("3", "cook", "perhaps")], r"line 2: column 'ill' holds no class \(so in 1"),
+        ("age,job,ill", [("ancient", "cook", "yes")], "'age' holds something else than a number .*line 2;"),
         ("age,job,ill", [], "no rows"),
     ],
 )
 def test_what_does_not_suit_is_named(ready: Any, tmp_path: Path, names: str, rows: Any, why: str) -> None:
-    with pytest.raises(InvalidInput, match=why):
+    with pytest.raises(InvalidInput, match=why) as caught:
         read_examples(written(tmp_path / "own.csv", names, rows), wanted(ready))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(cell in shown for cell in ("perhaps", "ancient"))
 
 
 def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
@@ -132,13 +135,15 @@ def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path)
     said = [word.decode() if isinstance(word, bytes) else word for word in labels]
     assert read_examples(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
-    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 1 is 'perhaps', which is not a class"):
+    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 1 holds no class"):
         read_examples(path, ill)
     np.savez(path, x=np.zeros((3, 2)), y=np.array(["", "yes", "perhaps"]))
-    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 2 is 'perhaps', which is not a class"):
+    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 2 holds no class"):
         read_examples(path, ill, npz(path, incomplete="skip"))
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
-    with pytest.raises(InvalidInput, match="row 0 is 'yes', which is not a class; known: 0, 1"):
+    with pytest.raises(
+        InvalidInput, match=r"row 0 holds no class \(so in 2 rows\); the classes are '0', '1'"
+    ):
         read_examples(path, replace(ill, classes=()))
 
 
@@ -187,10 +192,10 @@ def test_a_column_that_tells_nothing_is_refused_unless_its_owner_says_so(ready: 
     names, said = "age,job,ill", list[str]()
     new = [("31", "Koch", "yes"), ("40", "Pfleger", "no"), ("41", "", "no")]
     with pytest.raises(
-        InvalidInput, match=r"column 'job' holds 'Koch', 'Pfleger', ..., and the run knows none"
+        InvalidInput, match="the run knows none of the categories in column 'job', but 'cook', 'nurse'"
     ):
         own(tmp_path, names, new, ready)
-    with pytest.raises(InvalidInput, match="column 'job' holds"):
+    with pytest.raises(InvalidInput, match="of the categories in column 'job'"):
         own(tmp_path, names, new, ready, is_test=True)
     for name, rows in (("age", [("", "cook", "yes"), ("?", "nurse", "no")]), ("job", [("3", "", "yes")] * 2)):
         with pytest.raises(
@@ -223,12 +228,45 @@ def test_a_remedy_is_at_hand_where_a_party_joins(tmp_path: Path, ready: Any) -> 
         read_examples(str(path), wanted(ready))
     said = str(caught.value)
     assert 'write decimal = "," and thousands = "."' in said
-    assert f'given in place of {path}: own.toml, with data = {{name = "csv", path = "{path}", ...}}' in said
+    data = f'data = {{name = "csv", path = "{path}", decimal = ",", thousands = "."}}'
+    assert said.endswith(f"given in place of {path}: own.toml, with {data}")
     description = tmp_path / "own.toml"
-    description.write_text(f'data = {{name = "csv", path = "{path}", decimal = ",", thousands = "."}}')
+    description.write_text(data)
     found = read_examples(str(description), wanted(ready))
     plain = own(tmp_path, "age,job,ill", [("3100.5", "cook", "yes"), ("4200.25", "nurse", "no")], ready)
     np.testing.assert_array_equal(found.x, plain.x)
+
+
+WRONG_CELLS = {
+    "a limit": ("12,5;cook;yes\n<5;nurse;no\n", 'censored = "missing"'),
+    "a gap in the label": ("12,5;cook;yes\n13;nurse;\n", 'incomplete = "skip"'),
+    "a column that is empty": (";cook;yes\n;nurse;no\n", 'uninformative = ["age"]'),
+    "categories of its own": ("12,5;Koch;yes\n13;Koch;no\n", 'uninformative = ["job"]'),
+    "another delimiter": ("12,5\tcook\tyes\n13\tnurse\tno\n", 'delimiter = "\\t"'),
+    "UTF-16": ("12,5;cook;yes\n13;nurse;no\n", 'encoding = "utf-16"'),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CELLS)
+def test_a_file_of_ones_own_keeps_how_the_file_was_read(tmp_path: Path, ready: Any, case: str) -> None:
+    """The message is followed to the letter: its last words are all of own.toml."""
+    rows, cure = WRONG_CELLS[case]
+    path, description = tmp_path / "own.csv", tmp_path / "own.toml"
+    names = "age;job;ill\n" if case != "another delimiter" else "age\tjob\till\n"
+    path.write_text(names + rows, encoding="utf-16" if case == "UTF-16" else "utf-8")
+    with pytest.raises(InvalidInput) as caught:
+        read_examples(str(path), wanted(ready), csv("all.csv", decimal=",", delimiter=";", label="ill"))
+    said = str(caught.value)
+    assert cure in said
+    assert "drop = " not in said
+    description.write_text(said.partition("own.toml, with ")[2], encoding="utf-8")
+    found = read_examples(str(description), wanted(ready), warn=lambda line: None)
+    assert len(found) == (1 if case == "a gap in the label" else 2)
+    if case != "a column that is empty":  # 12,5 is read with the decimal comma
+        scaler = ready.encoder(
+            Examples(np.array([(12.5, "cook")], [("age", float), ("job", "U4")]), found.y[:1])
+        )
+        assert found.x[0, 0] == scaler.x[0, 0]
 
 
 def test_rows_without_a_label_are_skipped_and_counted(tmp_path: Path, ready: Any) -> None:
@@ -262,5 +300,5 @@ def test_a_parquet_column_is_of_the_runs_kind(ready: Any, tmp_path: Path) -> Non
     nothing = arrow.nulls(2)
     np.testing.assert_array_equal(read(["31.0", None], nothing), plain)
     np.testing.assert_array_equal(read(nothing, nothing)[1], plain[1])
-    with pytest.raises(InvalidInput, match="column 'age', row 2 is 'old', where a number has to be"):
+    with pytest.raises(InvalidInput, match="column 'age', row 2 is something else, where a number"):
         read(["31", "old"], nothing)

@@ -1,26 +1,34 @@
 """A first settings file for a file of data, or for a file of each party, with a comment on each guess."""
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from hanse.config.first_file import Guess
 from hanse.config.guesses import SETTLE, Said, guess_reader
-from hanse.config.plain_data import as_key
-from hanse.config.writing import inline
+from hanse.config.roles import (
+    KEYS,
+    MAX_CLASSES,
+    explain_drop,
+    find_group,
+    find_key,
+    find_label,
+    has_label_name,
+    list_labels,
+    names_place,
+    seems_to_identify,
+)
+from hanse.config.words import find_variants
 from hanse.core import Array, InvalidInput
 from hanse.data import (
-    IDENTIFIES,
     NeedsSetting,
     Tabular,
     class_names,
+    csv,
     find_gaps,
-    is_numbering,
-    names_places,
     npz,
     parquet,
     party_files,
@@ -28,56 +36,9 @@ from hanse.data import (
     to_categories,
 )
 
-__all__ = [
-    "Guess",
-    "find_label",
-    "guess",
-    "guess_parties",
-    "has_label_name",
-    "list_labels",
-    "seems_to_identify",
-    "starting_file",
-]
+__all__ = ["guess", "guess_parties"]
 
-LABELS = (
-    "label",
-    "class",
-    "target",
-    "y",
-    "outcome",
-    "diagnosis",
-    "died",
-    "income",
-    "response",
-    "result",
-    "price",
-)
-KEYS = ("hospital", "site", "centre", "center", "client", "user", "user_id", "writer", "role", "institution",
-        "clinic", "bank", "branch", "region", "school", "device", "owner")  # fmt: skip
 TABLES = (".csv", ".tsv", ".txt", ".data", ".tab")
-MAX_CLASSES, MAX_KEYS = 30, 500
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A guess at the contents of a file.
-
-    Args:
-      data: settings of the data set, with a comment on each; a mapping stands for a list, with a comment on
-        each entry.
-      key: whether a column names the party that each row belongs to.
-      num_parties: the number of these parties.
-      is_number: whether the value to predict is a number.
-      columns: a list of the columns, for a comment.
-      parties: settings of the file of each party, where each has one.
-    """
-
-    data: Sequence[Said]
-    key: bool
-    num_parties: int
-    is_number: bool
-    columns: str = ""
-    parties: Mapping[str, Sequence[Said]] = field(default_factory=dict)
 
 
 def guess(path: str, *, label: str | None = None, key: str | None = None, folder: str = "") -> Guess:
@@ -102,11 +63,14 @@ def guess(path: str, *, label: str | None = None, key: str | None = None, folder
         ("name", type(reader).__name__, ""),
         ("path", written, "it starts at the folder of this file"),
     ]
-    start += [line for line in said if line[0] != "drop"]
-    return _table(path, columns, start, dict.fromkeys(reader.drop, UNREAD), label, key)
+    start += [line for line in said if line[0] not in ("drop", "categorical")]
+    return _table(path, columns, start, _reasons(said, "drop"), label, key, _reasons(said, "categorical"))
 
 
-UNREAD = f"{SETTLE}: it could not be read as numbers; mend it, or keep it by categorical"
+def _reasons(said: Sequence[Said], option: str) -> Mapping[str, str]:
+    """Returns why the reader of a file leaves columns out, or reads them as categories."""
+    found = next((reasons for name, reasons, _ in said if name == option), {})
+    return found if isinstance(found, dict) else {}
 
 
 def _relative(path: str, folder: str) -> str:
@@ -146,17 +110,24 @@ def guess_parties(paths: Sequence[str], *, label: str | None = None, folder: str
     parties: dict[str, Sequence[Said]] = {}
     readers: dict[str, Tabular] = {}
     drop: dict[str, str] = {}
+    mixed: dict[str, str] = {}
     for name, (reader, said) in opened.items():
         inside = Path(os.path.relpath(reader.path, common)).as_posix()
-        drop |= dict.fromkeys(reader.drop, f"{UNREAD} (in {reader.path})")
-        readers[name] = replace(reader, path=inside, drop=())
+        drop |= {column: f"{why} (in {inside})" for column, why in _reasons(said, "drop").items()}
+        mixed |= {column: f"{why} (in {inside})" for column, why in _reasons(said, "categorical").items()}
+        readers[name] = replace(reader, path=inside, drop=(), categorical=())
         parties[name] = [
             ("name", type(reader).__name__, ""),
             ("path", inside, ""),
-            *(one for one in said if one[0] != "drop"),
+            *(one for one in said if one[0] not in ("drop", "categorical")),
         ]
-    all_files = party_files(common, parties=readers, drop=tuple(drop))
-    mixed: dict[str, str] = {}
+    mixed = {column: why for column, why in mixed.items() if column not in drop}
+    dated = {column for reader in readers.values() if isinstance(reader, csv) for column in reader.dates}
+    drop |= {
+        column: f"{why}; another file has dates there" for column, why in mixed.items() if column in dated
+    }
+    mixed = {column: why for column, why in mixed.items() if column not in drop}
+    all_files = party_files(common, parties=readers, drop=tuple(drop), categorical=tuple(mixed))
     while True:
         try:
             columns = all_files.rows(common, None).columns
@@ -169,12 +140,17 @@ def guess_parties(paths: Sequence[str], *, label: str | None = None, folder: str
                 ) from None
             if option == "drop":
                 lack = [name for name, (reader, _) in opened.items() if found[-1] not in _columns_of(reader)]
-                drop[found[-1]] = f"{', '.join(lack)} {'has' if len(lack) == 1 else 'have'} no such column"
+                drop[found[-1]] = (
+                    f"{', '.join(lack)} {'has' if len(lack) == 1 else 'have'} no such column"
+                    if lack
+                    else f"{SETTLE}: dates in some files and words in others; or mend one of them"
+                )
             elif option == "categorical":
                 mixed[found[-1]] = f"{SETTLE}: numbers in some files and words in others; or mend one of them"
             else:
                 raise
             all_files = replace(all_files, **error.settings)
+    mixed |= _compare_words(columns, columns[all_files.key], mixed)
     start: list[Said] = [
         ("name", "party_files", "a file of each party; their own settings are below"),
         ("path", _relative(common, folder), "the folder of the files; it starts at the folder of this file"),
@@ -183,6 +159,23 @@ def guess_parties(paths: Sequence[str], *, label: str | None = None, folder: str
     data = [line for line in found.data if line[0] not in ("key", "test_fraction")]
     data.append(("test_fraction", 0.0, "no common test set: each party tests on rows of its own"))
     return replace(found, data=data, parties=parties)
+
+
+def _compare_words(columns: Mapping[str, Array], parties: Array, known: Mapping[str, str]) -> dict[str, str]:
+    """Finds columns in which parties seem to write the same in different words, with the reason."""
+    found = {}
+    for name, column in columns.items():
+        if column.ndim > 1 or column.dtype.kind != "U" or seems_to_identify(name, column):
+            continue
+        same = find_variants([word for word in np.unique(column).tolist() if word])
+        if same:
+            why = f"{' and '.join(map(repr, same))} seem to mean the same; write them alike in all files"
+            found[name] = f"{SETTLE}: {why}"
+            continue
+        own = [{*column[parties == party].tolist()} - {""} for party in np.unique(parties)]
+        if name not in known and all(a.isdisjoint(b) for i, a in enumerate(own) for b in own[:i] if a and b):
+            found[name] = f"{SETTLE}: no two files have a word in common; do they write the same alike?"
+    return found
 
 
 def _columns_of(reader: Tabular) -> Mapping[str, Array]:
@@ -211,45 +204,29 @@ def _table(
         if given is not None and given not in columns:
             raise InvalidInput(f"{whose} has no column {given!r} for {option}; it has {', '.join(columns)}")
     kept = {name: column for name, column in columns.items() if name not in drop or name in (label, key)}
-    key = key or _key(kept, label)
+    key = key or find_key(kept, label)
     is_sure = label is not None
     label = label or find_label(kept, key)
-    distinct = {name: len(np.unique(column)) for name, column in columns.items() if column.ndim == 1}
-    is_number = columns[label].dtype.kind != "U" and distinct.get(label, 0) > MAX_CLASSES
-    features = [name for name in kept if name not in (label, key)]
-    drop = dict(drop)
+    group = find_group({name: column for name, column in kept.items() if name not in (label, key)})
+    features = [name for name in kept if name not in (label, key, group)]
+    drop, mixed = dict(drop), mixed or {}
     for name in features:
-        reason = _why_to_drop(name, columns[name])
+        reason = explain_drop(name, columns[name])
         if reason is not None:
-            drop[name] = reason
-    places = {
-        name: "its numbers name places and measure nothing; or write it into numeric"
-        for name in features
-        if name not in drop and _names_places(name, columns[name])
-    }
-    others = [name for name in list_labels(kept) if name not in (label, key)][:4]
-    what = "the number to predict" if is_number else "the class to predict"
-    if not is_sure and not has_label_name(label):
-        what = (
-            f"{SETTLE}: {what}; nothing says that it is this column"
-            + f" and not {', '.join(others)}" * bool(others)
-        )
-    said = [*start, ("target" if is_number else "label", label, what)]
+            drop[name] = mixed.get(name, reason)
+    drop.pop(label, None)
+    is_number = columns[label].dtype.kind != "U" and _count(columns[label]) > MAX_CLASSES
+    others = [name for name in list_labels(kept) if name not in (label, key, group)][:4]
+    said = [*start, _say_label(label, others, is_sure=is_sure, is_number=is_number)]
     if not is_number:
         parties = to_categories(columns[key]) if key is not None and start[0][1] == "party_files" else None
         said += _guess_classes(whose, columns[label], parties)
-    gaps = [name for name in (label, key) if name is not None and find_gaps(columns[name]).any()]
-    if gaps:
-        num = sum(int(np.count_nonzero(find_gaps(columns[name]))) for name in gaps)
-        comment = f"{SETTLE}: {num} rows have no {' or '.join(gaps)} and are left out; or fill it in"
-        said.append(("incomplete", "skip", comment))
-    if key is not None:
-        said.append(("key", key, f"the party that each row belongs to: {distinct[key]} parties"))
-    drop.pop(label, None)
+    said += _say_roles(columns, label, key, group)
     if drop:
         said.append(("drop", drop, "columns that are left out"))
-    categories = {**{name: why for name, why in (mixed or {}).items() if name in features}, **places}
-    categories = {name: why for name, why in categories.items() if name not in drop}
+    features = [name for name in features if name not in drop]
+    places = {name: PLACES for name in features if names_place(name, columns[name])}
+    categories = {**{name: why for name, why in mixed.items() if name in features}, **places}
     if categories:
         said.append(("categorical", categories, "columns that are read as categories"))
     kinds = (
@@ -257,7 +234,45 @@ def _table(
         for name, column in columns.items()
         if name not in drop
     )
-    return Guess(said, key is not None, distinct.get(key or "", 0), is_number, ", ".join(kinds))
+    num_parties = 0 if key is None else _count(columns[key])
+    return Guess(said, key is not None, num_parties, is_number, ", ".join(kinds))
+
+
+PLACES = "its numbers name places and measure nothing; or write it into numeric"
+
+
+def _count(column: Array) -> int:
+    """Counts the distinct values of a column; a column of arrays has none."""
+    return len(np.unique(column)) if column.ndim == 1 else 0
+
+
+def _say_label(label: str, others: Sequence[str], *, is_sure: bool, is_number: bool) -> Said:
+    """Names the column to predict, and marks it if nothing says that it is this one."""
+    what = "the number to predict" if is_number else "the class to predict"
+    if not is_sure and not has_label_name(label):
+        also = f" and not {', '.join(others)}" * bool(others)
+        what = f"{SETTLE}: {what}; nothing says that it is this column{also}"
+    return "target" if is_number else "label", label, what
+
+
+def _say_roles(
+    columns: Mapping[str, Array], label: str, key: str | None, group: str | None
+) -> Iterator[Said]:
+    """Names the columns of parties and of persons, and what happens to rows with a gap in a role."""
+    gaps = [name for name in (label, key, group) if name is not None and find_gaps(columns[name]).any()]
+    if gaps:
+        num = np.count_nonzero(np.logical_or.reduce([find_gaps(columns[name]) for name in gaps]))
+        comment = f"{SETTLE}: {num} rows have no {' or '.join(gaps)} and are left out; or fill it in"
+        yield "incomplete", "skip", comment
+    if key is not None:
+        yield "key", key, f"the party that each row belongs to: {_count(columns[key])} parties"
+    if group is not None:
+        yield (
+            "group",
+            group,
+            f"{SETTLE}: {_count(columns[group])} persons or cases have {len(columns[group])} rows, and those "
+            "of one are held out together; if it is no person, remove this line, and the column is a feature",
+        )
 
 
 def _guess_classes(whose: str, column: Array, parties: Array | None) -> Iterator[Said]:
@@ -287,70 +302,11 @@ def _guess_classes(whose: str, column: Array, parties: Array | None) -> Iterator
                 if (missing := [name for name in names if name not in words[parties == party]])
             ]
             comment += "".join(f"; {line}" for line in lack)
-        if len({name.casefold() for name in names}) < len(names):
-            comment = f"{SETTLE}: some differ by capitals only; write them alike in the files. {comment}"
+        same = find_variants(names)
+        if same:
+            why = f"{' and '.join(map(repr, same))} seem to mean the same; write them alike in the files"
+            comment = f"{SETTLE}: {why}. {comment}"
         yield "classes", [*names], comment
-
-
-def _why_to_drop(name: str, column: Array) -> str | None:
-    """Returns why a column should be left out; None: it may describe the rows."""
-    if seems_to_identify(name, column):
-        return "almost each row has another value: it identifies rows and does not describe them"
-    if column.ndim == 1 and find_gaps(column).all():
-        return "it is empty in every row"
-    if column.ndim == 1 and len(np.unique(column[~find_gaps(column)])) == 1:
-        return "it has the same value in every row"
-    return None
-
-
-def list_labels(columns: Mapping[str, Array]) -> list[str]:
-    """Lists the columns that look like labels, those with a typical name first."""
-    few = [n for n, c in columns.items() if c.ndim == 1 and 2 <= len(np.unique(c)) <= MAX_CLASSES]
-    typical = [name for name in columns if has_label_name(name)]
-    return [*typical, *(name for name in reversed(few) if name not in typical)]
-
-
-def has_label_name(name: str) -> bool:
-    """Returns whether a column has a typical name of a label."""
-    return name.lower() in LABELS
-
-
-def find_label(columns: Mapping[str, Array], key: str | None = None) -> str:
-    """Chooses the column with a typical name, or else the last one of numbers or of few different words."""
-    names = [name for name in columns if name != key]
-    for name in names:
-        if has_label_name(name):
-            return name
-    last = names[-1]
-    if columns[last].dtype.kind != "U" and not seems_to_identify(last, columns[last]):
-        return last
-    few = (n for n in reversed(names) if 2 <= len(np.unique(columns[n])) <= MAX_CLASSES)
-    return next(few, last)
-
-
-def _key(columns: Mapping[str, Array], label: str | None) -> str | None:
-    for known in KEYS:
-        for name, column in columns.items():
-            if name.lower() == known and name != label and 2 <= len(np.unique(column)) <= MAX_KEYS:
-                return name if not _gaps(column) else None
-    return None
-
-
-def _gaps(column: Array) -> bool:
-    return bool((column == "").any() if column.dtype.kind == "U" else np.isnan(column).any())
-
-
-def seems_to_identify(name: str, column: Array) -> bool:
-    """Returns whether a column seems to identify rows or persons, and not to describe them."""
-    distinct = len(np.unique(column)) if column.ndim == 1 else 0
-    if column.dtype.kind == "U":
-        return bool(distinct > IDENTIFIES and 2 * distinct > np.count_nonzero(column != ""))
-    is_id = bool(re.fullmatch(r"(.*_)?id|index|row|unnamed: 0", name.lower()))
-    return (is_id and distinct == len(column)) or (column.ndim == 1 and is_numbering(name, column))
-
-
-def _names_places(name: str, column: Array) -> bool:
-    return column.ndim == 1 and column.dtype.kind != "U" and names_places(name, column)
 
 
 def _arrays(path: str, written: str, label: str | None, key: str | None) -> Guess:
@@ -374,76 +330,3 @@ def _arrays(path: str, written: str, label: str | None, key: str | None) -> Gues
         said.append(("key", key, "the array that names the party of each row"))
     num_parties = len(np.unique(stored[key])) if key else 0
     return Guess(said, key is not None, num_parties, stored[y].dtype.kind == "f", shapes)
-
-
-def starting_file(guess: Guess) -> str:
-    """Writes the settings as TOML with comments."""
-    return "\n".join(_lines(guess)) + "\n"
-
-
-def _lines(guess: Guess) -> Iterator[str]:
-    few = guess.key and guess.num_parties <= 20
-    yield from (
-        "# A first run on your data. A setting that is left out has its default; --set changes any of them.",
-        f"# Each guess has a comment. Where it says {SETTLE}, only you can know: confirm or change the guess",
-        "# and remove the two words. Until then hanse data describe lists it.",
-        "",
-        "rounds = 50            # at most; with [stop] it may end sooner",
-        "seed = 0               # decides every draw: the same seed gives the same bits",
-        'baselines = ["centralised", "on_site"]   # what the run is compared with; [] for none',
-    )
-    if not guess.key or guess.parties:
-        yield "client_test_fraction = 0.2   # each client keeps some examples to test on"
-    yield from ("", "[data]")
-    if guess.columns:
-        yield f"# Columns: {_one_line(guess.columns)}"
-    yield from _settings(guess.data)
-    for name, own in guess.parties.items():
-        yield from ("", f"[data.parties.{as_key(name)}]")
-        yield from _settings(own)
-    yield from ("", "[partition]             # which client has which rows")
-    if guess.key:
-        yield f'name = "by_key"         # one client for each of the {guess.num_parties} parties'
-    else:
-        yield from (
-            'name = "dirichlet"      # no column names a party: clients that differ are made up'
-            if not guess.is_number
-            else 'name = "iid"            # no column names a party: clients are made up',
-            "num_clients = 10",
-        )
-        if not guess.is_number:
-            yield "alpha = 0.5             # a smaller alpha makes their labels differ more"
-    yield from ("", "[model]")
-    yield (
-        'name = "least_squares"'
-        if guess.is_number
-        else 'name = "softmax"         # for any number of classes'
-    )
-    yield "l2 = 1e-4               # regulariser"
-    yield from (
-        "",
-        "[algorithm]",
-        'name = "fed_avg"',
-        f"lr = {0.02 if guess.is_number else 0.1}                # the clients' step size: vary this first",
-        f"fraction = {1.0 if few or not guess.key else 0.2}          # the share of clients in each round",
-        "epochs = 1              # local passes over the data",
-        "batch_size = 32",
-    )
-
-
-def _settings(lines: Sequence[Said]) -> Iterator[str]:
-    """Writes settings, and lists with a comment on each entry."""
-    for name, said, comment in lines:
-        behind = f"   # {_one_line(comment)}" if comment else ""
-        if not isinstance(said, dict) or name == "dates":
-            yield f"{name} = {inline(said)}{behind}"
-            continue
-        yield f"{name} = [{behind}"
-        yield from (f"  {inline(entry)},   # {_one_line(why)}" for entry, why in said.items())
-        yield "]"
-
-
-def _one_line(words: str) -> str:
-    """Writes a comment that no line end or control character cuts."""
-    short = words if len(words) < 400 else words[:397] + "..."
-    return re.sub(r"[\x00-\x1f\x7f]", lambda found: json.dumps(found[0])[1:-1], short)

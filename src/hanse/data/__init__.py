@@ -9,9 +9,24 @@
 from hanse.data.checks import check_examples
 from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
-from hanse.data.delimited import DELIMITERS, csv, find_formats, find_limit
+from hanse.data.delimited import (
+    csv,
+    find_date_in_numbers,
+    find_formats,
+    find_limit,
+    part_dates,
+    read_names,
+    read_words,
+)
 from hanse.data.description import Description, describe
-from hanse.data.files import NeedsSetting, UnreadableRows, extra, read_bytes, tell_encoding, text_lines
+from hanse.data.files import (
+    NeedsSetting,
+    ShowsCell,
+    UnreadableRows,
+    extra,
+    read_bytes,
+    tell_encoding,
+)
 from hanse.data.groups import by_key, regions
 from hanse.data.idx import idx, mnist
 from hanse.data.labels import class_names, classes_of, find_gaps, to_categories
@@ -44,7 +59,6 @@ from hanse.data.tables import (
 from hanse.data.text import text
 
 __all__ = [
-    "DELIMITERS",
     "IDENTIFIES",
     "VALIDATION",
     "Assignment",
@@ -55,6 +69,7 @@ __all__ = [
     "Partition",
     "RowWise",
     "Rows",
+    "ShowsCell",
     "Sizes",
     "Source",
     "Tabular",
@@ -76,6 +91,7 @@ __all__ = [
     "extra",
     "feature_noise",
     "feature_shards",
+    "find_date_in_numbers",
     "find_formats",
     "find_gaps",
     "find_limit",
@@ -94,16 +110,18 @@ __all__ = [
     "npz",
     "own_test",
     "parquet",
+    "part_dates",
     "partition_data",
     "party_files",
     "power_law",
     "quantity",
     "read_bytes",
+    "read_names",
+    "read_words",
     "regions",
     "scikit_learn",
     "shards",
     "tell_encoding",
     "text",
-    "text_lines",
     "to_categories",
 ]

@@ -15,6 +15,7 @@ from hanse.core import InvalidInput, nearest
 
 __all__ = [
     "NeedsSetting",
+    "ShowsCell",
     "UnreadableRows",
     "explain_encoding",
     "extra",
@@ -35,23 +36,37 @@ class NeedsSetting(InvalidInput):
       settings: the settings that it names first.
     """
 
+    settings: dict[str, Any]
+
     def __init__(self, message: str, **settings: Any) -> None:
-        super().__init__(message)
-        self.settings: dict[str, Any] = settings
+        InvalidInput.__init__(self, message)
+        self.settings = settings
 
 
-class UnreadableRows(NeedsSetting):
-    """Some rows of a file can't be read.
+class ShowsCell(InvalidInput):
+    """A message about a file that shows a cell of it.
 
     Args:
-      message: the sentence for the file's owner, which may show a cell.
+      message: the sentence for the file's owner.
       concealed: the same without any cell, for logs that others may see.
+    """
+
+    def __init__(self, message: str, concealed: str) -> None:
+        super().__init__(message)
+        self.concealed = concealed
+
+
+class UnreadableRows(NeedsSetting, ShowsCell):
+    """Some rows of a file can't be read as its reader is set.
+
+    Args:
+      message, concealed: see `ShowsCell`.
       settings: see `NeedsSetting`.
     """
 
     def __init__(self, message: str, concealed: str, **settings: Any) -> None:
-        super().__init__(message, **settings)
-        self.concealed = concealed
+        ShowsCell.__init__(self, message, concealed)
+        self.settings = settings
 
 
 def extra(module: str, name: str, whose: str) -> Any:
@@ -179,11 +194,14 @@ def explain_encoding(path: str, encoding: str) -> InvalidInput:
     line = content[content.rfind(b"\n", 0, start) + 1 : start]
     number, before = content.count(b"\n", 0, start) + 1, line.decode(encoding, "replace")[-20:]
     word = content[max(start - len(line), start - 8) : start + 9].splitlines()[0]
-    what = f"{path}, line {number}: byte 0x{content[start]:02x} after {before!r} is not {encoding} text"
+    what = f"{path}, line {number}: byte 0x{content[start]:02x}"
+    why = f"is not {encoding} text"
     likely = tell_encoding(content)
     if likely is None or likely == encoding:
-        return InvalidInput(f"{what}, and what it was saved in can't be told; save the file as UTF-8")
+        cure = "and what it was saved in can't be told; save the file as UTF-8"
+        return ShowsCell(f"{what} after {before!r} {why}, {cure}", f"{what} {why}, {cure}")
     shown = f", which reads {word.decode(likely)!r} there" if likely == "cp1252" else ""
-    return NeedsSetting(
-        f'{what}; save the file as UTF-8, or write encoding = "{likely}"{shown}', encoding=likely
+    cure = f'save the file as UTF-8, or write encoding = "{likely}"'
+    return UnreadableRows(
+        f"{what} after {before!r} {why}; {cure}{shown}", f"{what} {why}; {cure}", encoding=likely
     )

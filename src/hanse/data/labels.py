@@ -1,5 +1,6 @@
 """Conversion of labels and keys, as people write them, into names and classes."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
@@ -7,6 +8,7 @@ from decimal import Decimal
 import numpy as np
 
 from hanse.core import Array, InvalidInput, nearest
+from hanse.data.files import ShowsCell, UnreadableRows
 
 __all__ = [
     "check_groups_apart",
@@ -177,27 +179,43 @@ def classes_of(
     if (found < 0).any():
         row = int(np.argmax(classes < 0))
         word = words[int(place[row])]
-        raise InvalidInput(
-            f"{where(row)} is {word!r}, which is not a class; {_describe(word, names)}"
-            f"{_surplus(words, names, can_strip)}"
+        strip = _surplus(words, names, can_strip)
+        said = f"{where(row)} is {word!r}, which is not a class; {_describe(word, names)}"
+        concealed = f"{where(row)} holds no class (so in {np.count_nonzero(classes < 0)} rows)"
+        concealed = f"{concealed}; {_list_some(names)}"
+        if not strip:
+            raise ShowsCell(said, concealed)
+        raise UnreadableRows(
+            f"{said}. Or write strip = {json.dumps(strip, ensure_ascii=False)}",
+            f"{concealed}. Or write strip = ... with what stands behind the classes' names",
+            strip=strip,
         )
     return classes
 
 
 def _describe(word: str, names: Sequence[str]) -> str:
-    is_counted = len(names) > 2 and tuple(names) == tuple(map(str, range(len(names))))
-    return f"the classes are 0 to {len(names) - 1}" if is_counted else nearest(word, names)
+    return _list_some(names) if _are_counted(names) else nearest(word, names)
+
+
+def _list_some(names: Sequence[str]) -> str:
+    if _are_counted(names):
+        return f"the classes are 0 to {len(names) - 1}"
+    return f"the classes are {', '.join(map(repr, names[:6]))}" + ", ..." * (len(names) > 6)
+
+
+def _are_counted(names: Sequence[str]) -> bool:
+    return len(names) > 2 and tuple(names) == tuple(map(str, range(len(names))))
 
 
 def _surplus(words: Sequence[str], names: Sequence[str], can_strip: Callable[[str], bool]) -> str:
-    """Suggests to strip what stands after the classes' names, if that makes each label the class it means."""
+    """Returns what stands after the classes' names, if to strip it makes each label the class it means."""
     for end in sorted(
         {word[len(name) :] for word in words for name in names if word.startswith(name)} - {""}
     ):
         meant = {name: name for name in names} | {name + end: name for name in names}
         chars = end + " "
         if all(word.strip(chars) == meant.get(word) for word in (*words, *names)) and can_strip(chars):
-            return f' Or write strip = "{end}"'
+            return end
     return ""
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from hanse.core import Array, InvalidInput, value
-from hanse.data.files import extra, read_bytes
+from hanse.data.delimited.days import FIRST_DAY
+from hanse.data.files import ShowsCell, extra, read_bytes
 from hanse.data.labels import spell, to_categories
 from hanse.data.tables import Rows, Tabular
 
@@ -15,7 +16,7 @@ __all__ = ["column_of", "parquet", "rows_of"]
 
 @value
 class parquet(Tabular):
-    """A Parquet file. Needs the extra "parquet".
+    """A Parquet file. Needs the extra "parquet". Dates become numbers, the days since 2000-01-01.
 
     >>> parquet("stays.parquet", target="days", key="hospital").label is None
     True
@@ -82,6 +83,12 @@ def column_of(column: Any, whose: str, is_text: bool | None) -> Array:
     is_number = (
         types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
     )
+    if types.is_date(kind) or types.is_timestamp(kind):
+        if is_text:
+            return np.array([word or "" for word in column.cast(arrow.string()).to_pylist()], str)
+        moments = np.asarray(column.cast(arrow.timestamp("us")).to_numpy(), "datetime64[us]")
+        days: Array = (moments - np.datetime64(FIRST_DAY, "us")) / np.timedelta64(1, "D")
+        return days
     if is_number and not is_text:
         numbers: Array = np.asarray(column.cast(arrow.float64(), safe=False).to_numpy(), np.float64)
         return numbers
@@ -107,9 +114,11 @@ def _as_numbers(words: Array, whose: str) -> Array:
         try:
             numbers[row] = truth[word] if word in truth else float(word or "nan")
         except ValueError:
-            raise InvalidInput(
-                f"{whose}, row {row + 1} is {word!r}, where a number has to be; write one, or leave it empty"
-            ) from None
+            where, cure = (
+                f"{whose}, row {row + 1} is",
+                "where a number has to be; write one, or leave it empty",
+            )
+            raise ShowsCell(f"{where} {word!r}, {cure}", f"{where} something else, {cure}") from None
     return numbers
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hanse.core import Array, InvalidInput, value
+from hanse.data.delimited import csv
 from hanse.data.files import NeedsSetting
 from hanse.data.labels import find_gaps
 from hanse.data.tables import Rows, Tabular
@@ -115,9 +116,11 @@ class party_files(Tabular):
             if name in self.drop:
                 continue
             if lack:
+                why = f"{lack[0]} has no column {name!r}, which {next(iter(have.values())).file} has"
+                if name in (*self.predicted, self.group):
+                    raise InvalidInput(f"{why}; give this column the same name in all files")
                 raise NeedsSetting(
-                    f"{lack[0]} has no column {name!r}, which {next(iter(have.values())).file} has; write "
-                    f"{self.say('drop', name)}, or give the column the same name in all files",
+                    f"{why}; write {self.say('drop', name)}, or give the column the same name in all files",
                     drop=(*self.drop, name),
                 )
             by_text: dict[bool, str] = {}
@@ -126,11 +129,17 @@ class party_files(Tabular):
                 if not find_gaps(column).all():
                     by_text.setdefault(column.dtype.kind == "U", rows.file)
             if len(by_text) > 1 and name not in self.predicted:
-                raise NeedsSetting(
-                    f"column {name!r} holds words in {by_text[True]} and numbers in {by_text[False]}; write "
-                    f"{self.say('categorical', name)} if they are categories, {self.say('drop', name)}, or "
-                    "mend one of the files",
-                    categorical=(*self.categorical, name),
-                )
+                raise self._explain_kinds(name, by_text)
             kinds[name] = np.zeros(0, "U1" if by_text.get(True) else float)
         return kinds
+
+    def _explain_kinds(self, name: str, by_text: Mapping[bool, str]) -> InvalidInput:
+        """Explains that a column holds words in one file and numbers in another."""
+        why = f"column {name!r} holds words in {by_text[True]} and numbers in {by_text[False]}; write"
+        cures = [f"{self.say('categorical', name)} if they are categories"]
+        options = {"categorical": (*self.categorical, name), "drop": (*self.drop, name)}
+        if any(name in reader.dates for reader in self.parties.values() if isinstance(reader, csv)):
+            cures, options = [], {"drop": options["drop"]}
+        cures += [self.say("drop", name), "mend one of the files"]
+        first = next(iter(options))
+        return NeedsSetting(f"{why} {', or '.join(cures)}", **{first: options[first]})

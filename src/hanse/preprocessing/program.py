@@ -81,15 +81,15 @@ class Encoder:
         names, present = (*self.schema.numbers, *self.schema.categories), {*(x.dtype.names or ())}
         return tuple(name for name in names if name in present and find_gaps(x[name]).all())
 
-    def find_new_columns(self, x: Array) -> dict[str, tuple[str, ...]]:
-        """Finds the columns of a table all of whose categories are new to the encoder, with some of them."""
-        found = {}
+    def find_new_columns(self, x: Array) -> tuple[str, ...]:
+        """Lists the columns of a table all of whose categories are new to the encoder."""
+        found = list[str]()
         for name, vocabulary in zip(self.schema.categories, self.vocabularies, strict=True):
             words = np.unique(self.schema.category_in(x, name))
             words = words[words != ""]
             if len(words) and not np.isin(words, vocabulary.categories).any():
-                found[name] = tuple(words[:3].tolist())
-        return found
+                found.append(name)
+        return tuple(found)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hanse.core import Array, InvalidInput, nearest
-from hanse.data import find_gaps, to_categories
+from hanse.data import ShowsCell, find_gaps, to_categories
 
 __all__ = ["Bound", "Condition", "choose_rows", "read_conditions"]
 
@@ -68,9 +68,11 @@ class Condition:
             raise InvalidInput(f"column {self.column!r} does not hold {kind}, as its condition in where does")
         row = next((int(row) for row in np.flatnonzero(passes) if not _DAY.match(values[row])), None)
         if row is not None:
-            raise InvalidInput(
-                f"column {self.column!r} is {str(values[row])!r} in row {row + 1} of the data, which is no "
-                "day such as 2024-01-31, as its condition in where is"
+            place = f"in row {row + 1} of the data"
+            why = "no day such as 2024-01-31, as its condition in where is"
+            raise ShowsCell(
+                f"column {self.column!r} is {str(values[row])!r} {place}, which is {why}",
+                f"column {self.column!r} holds {place} {why}",
             )
         return bound.isoformat() if bound is self.at_least else f"{bound.isoformat()}~"  # with any time of it
 

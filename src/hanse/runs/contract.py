@@ -246,7 +246,7 @@ COMMENTS = {
     "num_classes": "labels are whole numbers below it",
     "label": "the column that a run may learn to predict",
     "target": "what a run may learn to predict",
-    "classes": "its values, all of them",
+    "classes": "its values at all parties: agree on them",
     "group": "rows of one group are held out together",
     "numeric": "columns of numbers that a run may use",
     "categorical": "columns of categories that a run may use",
@@ -361,10 +361,12 @@ def _compare_labels(own: Tabular, wanted: Wanted) -> Iterator[Difference]:
             f"To allow it: {option} = {form}" if said else "The run names nothing to predict",
         )
     elif own.label is not None and own.classes and {*own.classes} != {*wanted.names}:
+        new = [name for name in own.classes if name not in wanted.names]
+        also = f", if no row here is {_words(new)}; or let the coordinator add it to the run" if new else ""
         yield Difference(
             f"the run's classes of {own.label!r} are {_words(wanted.names)}",
             f"they are {_words(own.classes)} here",
-            f"To allow it: classes = {_list(wanted.names)}",
+            f"To allow it: classes = {_list(wanted.names)}{also}",
         )
     yield from _compare_groups(own.group, wanted)
 

@@ -4,17 +4,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hanse.config import Warn, WrongSetting, build, parse, warn_user
+from hanse.config import Warn, WrongSetting, build, inline, parse, to_plain, warn_user
 from hanse.core import Array, Examples, InvalidInput
 from hanse.data import (
     Dataset,
     NeedsSetting,
     Rows,
+    ShowsCell,
     Tabular,
-    UnreadableRows,
     as_table,
     assemble,
     check_examples,
@@ -66,7 +67,7 @@ def read_examples(
       is_test: whether they only measure a model: then a column may be empty.
       warn: is called with what the owner of the file should know.
 
-    Raises: InvalidInput: if it can't be read, or does not suit the run.
+    Raises: InvalidInput: if it can't be read, or does not suit the run; it shows no cell.
     """
     return read_with_groups(path, wanted, reader, is_test=is_test, warn=warn)[0]
 
@@ -89,7 +90,7 @@ def read_with_groups(
       said_in: the owner's file that names the reader, for messages; None: the file at `path` may do so.
     """
     groups = None
-    with _remedy_at_hand(path, said_in) as opened:
+    with _remedy_at_hand(path, reader, said_in) as opened:
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
@@ -129,7 +130,7 @@ def read_rows(
         that can't be read are named by their lines, and none of their cells is shown.
     """
     names: Array | None = None
-    with _remedy_at_hand(path, None) as opened, _conceal_cells():
+    with _remedy_at_hand(path, reader, None) as opened:
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
@@ -150,11 +151,8 @@ def read_rows(
             x, y, has_label = _features_and_labels(rows, own_reader, wanted)
     if not len(x):
         raise InvalidInput(f"{path} holds no rows to predict; give at least 1")
-    new = {} if wanted.encoder is None or not x.dtype.names else wanted.encoder.find_new_columns(x)
-    notes = [
-        f"{path}: none of the categories in column {name!r}, such as {words[0]!r}, is known to the model"
-        for name, words in new.items()
-    ]
+    new = () if wanted.encoder is None or not x.dtype.names else wanted.encoder.find_new_columns(x)
+    notes = [f"{path}: none of the categories in column {name!r} is known to the model" for name in new]
     if wanted.encoder is not None:
         x = wanted.encoder(Examples(x, np.zeros(len(x), np.int64))).x
     labelled = None
@@ -166,15 +164,6 @@ def read_rows(
             missing = np.count_nonzero(~has_label)
             notes.append(f"{path}: {missing} of {len(x)} rows have no label; the others are measured")
     return Unlabelled(x, has_label, labelled, tuple(notes), names)
-
-
-@contextmanager
-def _conceal_cells() -> Iterator[None]:
-    """Names rows that can't be read by their lines, and shows none of their cells."""
-    try:
-        yield
-    except UnreadableRows as error:
-        raise NeedsSetting(error.concealed, **error.settings) from None
 
 
 def _check_ids(names: Array | None, ids: str, path: str, num_rows: int) -> Array:
@@ -189,21 +178,54 @@ def _check_ids(names: Array | None, ids: str, path: str, num_rows: int) -> Array
 
 
 @contextmanager
-def _remedy_at_hand(path: str, said_in: str | None) -> "Iterator[tuple[str, Tabular | npz] | None]":
-    """Reads a description of a file; says where a setting is written that reads a file in another way."""
+def _remedy_at_hand(
+    path: str, reader: Dataset | None, said_in: str | None
+) -> "Iterator[tuple[str, Tabular | npz] | None]":
+    """Reads a description of a file; says where a setting is written that reads a file in another way.
+
+    Rows that can't be read are named by their lines, and none of their cells is shown: what a model or a
+    run refuses may stand in a log that others read.
+    """
     is_description = said_in is None and Path(path).suffix == ".toml"
     described = read_description(path) if is_description else None
     try:
         yield None if described is None else (described.path, described)
-    except NeedsSetting as error:
-        kind = "npz" if _is_archive(path, None) else "parquet" if path.endswith(PARQUET) else "csv"
+    except (NeedsSetting, ShowsCell) as error:
+        said = error.concealed if isinstance(error, ShowsCell) else str(error)
+        if not isinstance(error, NeedsSetting):
+            raise InvalidInput(said) from None
+        hidden = HOLD_CELLS if isinstance(error, ShowsCell) else ()
+        more = {name: one for name, one in error.settings.items() if name not in hidden}
         where = (
             f"Such a setting is written into {said_in or path}"
             if is_description or said_in is not None
             else f"Such a setting is written into a file of your own, which is given in place of {path}: "
-            f'own.toml, with data = {{name = "{kind}", path = "{path}", ...}}'
+            f"own.toml, with data = {_describe_reading(path, reader, more)}"
         )
-        raise InvalidInput(f"{error}. {where}") from error
+        raise InvalidInput(f"{said}. {where}") from None
+
+
+READING = (
+    "x", "y", "columns", "delimiter", "decimal", "thousands", "encoding", "comment", "strip", "missing",
+    "censored", "dates", "incomplete", "uninformative",
+)  # fmt: skip
+"""Settings that say how a file is read. Others, such as the columns to leave out, are the run's."""
+
+HOLD_CELLS = ("missing", "strip", "comment")
+"""Settings that repeat what stands in a file; a message that shows no cell leaves them to its reader."""
+
+
+def _describe_reading(path: str, reader: Dataset | None, more: Mapping[str, Any]) -> str:
+    """Writes a table that reads a file as a reader does, and with further settings."""
+    own: Tabular | npz
+    if _is_archive(path, reader):
+        own = reader if isinstance(reader, npz) else npz(path)
+    else:
+        own = _choose_reader(path, reader if isinstance(reader, Tabular) else None)
+    own = replace(own, path=path, **more)
+    said, plain = to_plain(own), to_plain(type(own)(path))
+    shown = {name: said[name] for name in READING if name in said and said[name] != plain[name]}
+    return inline({"name": said["name"], "path": path, **shown})
 
 
 def _is_archive(path: str, reader: Dataset | None) -> bool:
@@ -271,9 +293,8 @@ def _find_labels(labels: Array, wanted: Wanted, where: Callable[[int], str]) -> 
     if wanted.num_classes is not None and labels.ndim == 1:
         return classes_of(labels, wanted.names, where)
     if labels.dtype.kind in "US":
-        raise InvalidInput(
-            f"{where(0)} is {str(labels.ravel()[0])!r}, but {wanted.whose}'s labels are numbers"
-        )
+        why = f"but {wanted.whose}'s labels are numbers"
+        raise ShowsCell(f"{where(0)} is {str(labels.ravel()[0])!r}, {why}", f"{where(0)} is a word, {why}")
     return labels
 
 
@@ -334,8 +355,7 @@ def _describe_data(kind: str | None) -> str:
 
 def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
     """Adapts the owner's reader to the run's columns. Raises: InvalidInput: if it predicts other columns."""
-    kind = parquet if path.endswith(PARQUET) else csv
-    reader = reader if isinstance(reader, kind) or (reader and reader.path == path) else kind(path)
+    reader = _choose_reader(path, reader)
     own, asked = {reader.label, *reader.targets} - {None}, {*wanted.predicted}
     if own and own != asked:
         raise InvalidInput(
@@ -359,6 +379,12 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
         validation=None,
         validation_fraction=0.0,
     )
+
+
+def _choose_reader(path: str, reader: Tabular | None) -> Tabular:
+    """Chooses the reader of a file: the one that is given, unless it reads files of another kind."""
+    kind = parquet if path.endswith(PARQUET) else csv
+    return reader if isinstance(reader, kind) or (reader and reader.path == path) else kind(path)
 
 
 def _features_and_labels(rows: Rows, own: Tabular, wanted: Wanted) -> tuple[Array, Array | None, Array]:
@@ -386,16 +412,18 @@ def _check_columns(x: Array, wanted: Wanted, path: str, own: Tabular, is_test: b
         if name not in own.uninformative:
             raise NeedsSetting(
                 f"{path}: column {name!r} has no value in any of its {len(x)} rows; fill it in, or write "
-                f"{own.say('uninformative', name)} if that is right: then each row has a gap there"
+                f"{own.say('uninformative', name)} if that is right: then each row has a gap there",
+                uninformative=(*own.uninformative, name),
             )
-    for name, words in wanted.encoder.find_new_columns(x).items():
+    for name in wanted.encoder.find_new_columns(x):
         if name not in own.uninformative:
             place = wanted.encoder.schema.categories.index(name)
             theirs = ", ".join(map(repr, wanted.encoder.vocabularies[place].categories[:3])) or "none"
             raise NeedsSetting(
-                f"{path}: column {name!r} holds {', '.join(map(repr, words))}, ..., and {wanted.whose} knows "
-                f"none of these categories, but {theirs}, ...; write them as {wanted.whose} does, or write "
-                f"{own.say('uninformative', name)} if they are right: then no row has a known category there"
+                f"{path}: {wanted.whose} knows none of the categories in column {name!r}, but {theirs}, ...; "
+                f"write them as {wanted.whose} does, or write {own.say('uninformative', name)} if they are "
+                "right: then no row has a known category there",
+                uninformative=(*own.uninformative, name),
             )
 
 

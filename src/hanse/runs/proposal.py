@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hanse.config import (
+    find_group,
     find_label,
     guess,
     guess_reader,
@@ -17,7 +18,7 @@ from hanse.config import (
     seems_to_identify,
 )
 from hanse.core import Array, InvalidInput, nearest
-from hanse.data import Tabular, csv, find_gaps, names_places, npz, parquet, to_categories
+from hanse.data import Rows, Tabular, csv, find_gaps, names_places, npz, parquet, to_categories
 from hanse.runs.contract import Contract
 from hanse.runs.own_file import PARQUET, read_description
 from hanse.runs.wanted import Wanted
@@ -103,6 +104,7 @@ def _propose_table(
     wanted: Wanted | None,
     label: str | None,
 ) -> Proposal:
+    """Proposes the roles of columns, and which of them a run may use."""
     path, unread = reader.path, reader.drop
     rows = reader.rows(path, None)
     columns = {name: column for name, column in rows.columns.items() if name not in unread}
@@ -111,74 +113,136 @@ def _propose_table(
     if not columns:
         raise InvalidInput(f"{path} has no column that can be read; see its first lines")
     wanted = wanted if wanted is not None and wanted.is_table else None
-    named = label or reader.label or (reader.targets[0] if len(reader.targets) == 1 else None)
-    if wanted is not None:
-        _check_has_all(path, rows.columns, wanted)
-        predicted, is_class = wanted.predicted, wanted.label is not None
-    elif reader.targets and label is None:
-        predicted, is_class = reader.targets, False
-    else:
-        chosen = named or find_label(columns)
-        if chosen not in columns:
-            raise InvalidInput(f"{path} has no column {chosen!r} for label; {nearest(chosen, columns)}")
-        predicted = (chosen,)
-        is_class = (
-            reader.label == chosen or columns[chosen].dtype.kind == "U" or chosen in list_labels(columns)
-        )
-    roles: dict[str, Any] = {"label": None, "target": None, "classes": (), "group": None}
-    notes, unsure = [*_note_guesses(guesses, unread)], [*_settle_guesses(guesses)]
+    guessed = frozenset(reader.categorical if guesses else ())
+    found = _Found(reader, rows, columns, wanted, guessed)
+    predicted, is_class, doubts = found.choose_predicted(label)
+    notes, unsure = [*_note_guesses(guesses, unread)], [*_settle_guesses(guesses), *doubts]
+    group = found.choose_group(predicted)
+    roles: dict[str, Any] = {"label": None, "target": None, "classes": (), "group": group}
     if is_class:
-        roles |= {"label": predicted[0]}
-        words = to_categories(columns[predicted[0]])
-        own = tuple(sorted({*words.tolist()} - {""}))
-        roles["classes"] = _choose_classes(path, predicted[0], own, reader.classes, wanted)
-        lone = f"column {predicted[0]!r} holds one class only, {own[0]!r}" if len(own) == 1 else ""
-        if lone and wanted is None:
-            unsure.append(f"{lone}, so nothing can be learned: name another column with --label COLUMN")
-        elif lone:
-            notes.append(f"{lone}; the run knows {', '.join(map(repr, roles['classes'][:6]))}")
+        classes, lone, noted = found.choose_classes(predicted[0], file)
+        roles |= {"label": predicted[0], "classes": classes}
+        unsure += lone
+        notes += noted
     else:
         roles |= {"target": predicted[0] if len(predicted) == 1 else tuple(predicted)}
-    if wanted is None and named is None and not has_label_name(predicted[0]):
-        unsure.append(f"nothing says that {predicted[0]!r} is the column to predict: write --label COLUMN")
-    group = wanted.group if wanted is not None and wanted.group is not None else reader.group
-    roles["group"] = group
-    seen = tuple(_see(name, column) for name, column in columns.items())
-    odd = {one.name for one in seen if one.is_odd and one.name not in (*reader.numeric, *reader.categorical)}
-    features = [n for n in columns if n not in (*predicted, group)]
-    is_text = {name: columns[name].dtype.kind == "U" for name in features}
-    if wanted is not None and wanted.columns is not None and wanted.encoder is not None:
-        features = [name for name in wanted.columns if name in columns]
-        is_text = {name: name in wanted.encoder.schema.categories for name in features}
-    notes += [
-        f"column {n!r} seems to identify rows or places, so no run may use it" for n in features if n in odd
-    ]
+    if group is not None and group != reader.group and wanted is None:
+        notes.append(
+            f"column {group!r} seems to name persons, so no run may use it but to keep their rows apart"
+        )
+    by_kind, odd = found.choose_features((*predicted, group))
+    notes += [f"column {name!r} seems to identify rows or places, so no run may use it" for name in odd]
     for name in predicted:
         gaps = int(np.count_nonzero(find_gaps(columns[name])))
         if gaps:
             notes.append(f"column {name!r} is empty in {gaps} of {len(rows)} rows")
-    kept = [name for name in features if name not in odd]
-    by_kind: dict[str, Any] = {
-        option: tuple(name for name in kept if is_text[name] == text)
-        for option, text in (("numeric", False), ("categorical", True))
-    }
     if isinstance(reader, csv):  # a run that knows them as words reads them as words
         reader = replace(
             reader, dates={n: f for n, f in reader.dates.items() if n not in by_kind["categorical"]}
         )
-    chosen_reader = replace(
-        reader,
-        **roles,
-        **by_kind,
-        key=None,
-        drop=(),
-        test=None,
-        test_fraction=0.2,
-        validation=None,
-        validation_fraction=0.0,
-    )
-    contract = Contract(file, chosen_reader, max(1, len(rows) // 2))
+    contract = Contract(file, _limit_reader(reader, {**roles, **by_kind}), max(1, len(rows) // 2))
+    seen = tuple(_see(name, column) for name, column in columns.items())
     return Proposal(contract, len(rows), seen, tuple(list_labels(columns)), tuple(notes), tuple(unsure))
+
+
+def _limit_reader(reader: Tabular, chosen: Mapping[str, Any]) -> Tabular:
+    """Returns a reader of the chosen columns, without the settings that mean nothing for a client."""
+    unused: dict[str, Any] = {"key": None, "drop": (), "test": None, "test_fraction": 0.2}
+    unused |= {"validation": None, "validation_fraction": 0.0}
+    return replace(reader, **unused, **chosen)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A table that was read, and what a run wants of it.
+
+    Args:
+      columns: of the rows, but for those that can't be read.
+      wanted: None: no run of tables is known.
+      guessed: columns that the reader has as categories, although nobody said so.
+    """
+
+    reader: Tabular
+    rows: Rows
+    columns: Mapping[str, Array]
+    wanted: Wanted | None
+    guessed: frozenset[str] = frozenset()
+
+    def choose_predicted(self, label: str | None) -> tuple[tuple[str, ...], bool, list[str]]:
+        """Chooses the columns to predict; returns also whether they are classes, and what is unsure."""
+        reader, columns, wanted = self.reader, self.columns, self.wanted
+        if wanted is not None:
+            _check_has_all(reader.path, self.rows.columns, wanted)
+            return wanted.predicted, wanted.label is not None, []
+        if reader.targets and label is None:
+            return reader.targets, False, []
+        named = label or reader.label or (reader.targets[0] if len(reader.targets) == 1 else None)
+        chosen = named or find_label(columns)
+        if chosen not in columns:
+            raise InvalidInput(
+                f"{reader.path} has no column {chosen!r} for label; {nearest(chosen, columns)}"
+            )
+        is_class = (
+            reader.label == chosen or columns[chosen].dtype.kind == "U" or chosen in list_labels(columns)
+        )
+        if named is not None or has_label_name(chosen):
+            return (chosen,), is_class, []
+        doubt = f"nothing says that {chosen!r} is the column to predict: write --label COLUMN"
+        return (chosen,), is_class, [doubt]
+
+    def choose_classes(self, label: str, file: Path) -> tuple[tuple[str, ...], list[str], list[str]]:
+        """Chooses the classes; returns also what is unsure about them, and what their owner should know.
+
+        They are those that the owner said, or those of the run, or else those of the file.
+
+        Raises: InvalidInput: if the file holds a class that the run does not know.
+        """
+        wanted, said = self.wanted, self.reader.classes
+        words = to_categories(self.columns[label])
+        own = tuple(sorted({*words.tolist()} - {""}))
+        lone = f"column {label!r} holds one class only, {own[0]!r}" if len(own) == 1 else ""
+        if wanted is None:
+            unsure = [f"{lone}, so nothing can be learned: name another column with --label COLUMN"]
+            agree = (
+                f"the classes {', '.join(map(repr, own[:6]))}{', ...' * (len(own) > 6)} are this file's: "
+                f"agree on them with the other parties, and write those of all into classes in {file}"
+            )
+            return said or own, unsure if lone else [], [] if said else [agree]
+        new = np.flatnonzero((words != "") & ~np.isin(words, wanted.names))
+        if len(new):
+            raise InvalidInput(
+                f"{self.rows.at(int(new[0]))}: column {label!r} holds no class of {wanted.whose} (so in "
+                f"{len(new)} rows); write one of {', '.join(map(repr, wanted.names[:6]))}, or let the "
+                f"coordinator add the missing class to classes in the settings of {wanted.whose}"
+            )
+        classes = said or wanted.names
+        note = [f"{lone}; the run knows {', '.join(map(repr, classes[:6]))}"] if lone else []
+        return classes, [], note
+
+    def choose_group(self, predicted: Sequence[str]) -> str | None:
+        """Chooses the column of the person whom each row is of; None: there is none."""
+        if self.wanted is not None and self.wanted.group is not None:
+            return self.wanted.group
+        if self.reader.group is not None or self.wanted is not None:
+            return self.reader.group
+        return find_group({name: one for name, one in self.columns.items() if name not in predicted})
+
+    def choose_features(self, taken: Sequence[str | None]) -> tuple[dict[str, Any], list[str]]:
+        """Chooses the columns of numbers and of categories that runs may use; lists the others."""
+        reader, columns, wanted = self.reader, self.columns, self.wanted
+        features = [name for name in columns if name not in taken]
+        is_text = {name: columns[name].dtype.kind == "U" for name in features}
+        if wanted is not None and wanted.columns is not None and wanted.encoder is not None:
+            features = [name for name in wanted.columns if name in columns]
+            is_text = {name: name in wanted.encoder.schema.categories for name in features}
+        named = {*reader.numeric, *reader.categorical} - self.guessed
+        odd = [name for name in features if name not in named and _see(name, columns[name]).is_odd]
+        kept = [name for name in features if name not in odd]
+        by_kind = {
+            option: tuple(name for name in kept if is_text[name] == text)
+            for option, text in (("numeric", False), ("categorical", True))
+        }
+        return by_kind, odd
 
 
 def _check_has_all(path: str, columns: Mapping[str, Array], wanted: Wanted) -> None:
@@ -193,25 +257,9 @@ def _check_has_all(path: str, columns: Mapping[str, Array], wanted: Wanted) -> N
             )
 
 
-def _choose_classes(
-    path: str, label: str, own: tuple[str, ...], said: tuple[str, ...], wanted: Wanted | None
-) -> tuple[str, ...]:
-    """Chooses the classes: those that the owner said, or those of the run, or else those of the file.
-
-    Raises: InvalidInput: if the file holds a class that the run does not know.
-    """
-    new = [] if wanted is None else [word for word in own if word not in wanted.names]
-    if wanted is not None and new:
-        raise InvalidInput(
-            f"{path}: column {label!r} holds {new[0]!r}, which is not a class of {wanted.whose}; write one "
-            f"of {', '.join(map(repr, wanted.names[:6]))}"
-        )
-    return said or (own if wanted is None else wanted.names)
-
-
 def _note_guesses(guesses: Sequence[tuple[str, object, str]], unread: Sequence[str]) -> Iterator[str]:
     for name, said, comment in guesses:
-        if name not in ("drop", "missing") and not is_unsettled((name, said, comment)):
+        if name not in ("drop", "categorical", "missing") and not is_unsettled((name, said, comment)):
             yield f"the file is read with {name} = {said!r}" + (f", {comment}" if comment else "")
     if unread:
         yield f"could not be read as numbers, so no run may use: {', '.join(map(repr, unread))}"
@@ -219,6 +267,9 @@ def _note_guesses(guesses: Sequence[tuple[str, object, str]], unread: Sequence[s
 
 def _settle_guesses(guesses: Sequence[tuple[str, object, str]]) -> Iterator[str]:
     for name, said, comment in guesses:
+        if name == "categorical" and isinstance(said, dict):
+            for column, why in said.items():
+                yield f"column {column!r} is read as categories: {why.partition(': ')[2]}"
         if not is_unsettled((name, said, comment)) or name == "drop":
             continue
         if name == "missing" and isinstance(said, tuple):

@@ -2,6 +2,7 @@
 
 import csv as _csv
 import json
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from io import TextIOWrapper
@@ -28,20 +29,27 @@ LINE_CELLS = 16 * CHUNK_CELLS
 """Number of cells of the lines that are held at a time."""
 
 
+_SEPARATOR = re.compile(r'"?sep=(.)"?[,;\s]*', re.IGNORECASE)
+"""The line by which Excel says, before the names, what is between cells."""
+
+
 class Lines:
-    """The lines of a file from the first one that is not blank, without comments."""
+    """The lines of a file from the first one that is not blank, without comments and without `sep=;`."""
 
     def __init__(self, text: TextIOWrapper, comment: str | None) -> None:
         self.num_skipped = 0
         """The number of blank lines and comments that were left out before the last line."""
         self.has_comments = comment is not None
         self._rest = text if comment is None else self._leave_out(comment, text)
-        self.first = ""
+        self.first, said = "", None
         for line in self._rest:
-            if line.strip():
+            said = said or _SEPARATOR.fullmatch(line)
+            if line.strip() and (said is None or said.string != line):
                 self.first = line
                 break
             self.num_skipped += 1
+        self.delimiter = max(DELIMITERS, key=self.first.count) if said is None else said[1]
+        """Between cells: what the file says, or else what is most frequent in the first line."""
 
     def __iter__(self) -> Iterator[str]:
         return chain([self.first], self._rest)
@@ -65,11 +73,15 @@ class Cells:
 
     def __init__(self, path: str, lines: Lines, delimiter: str) -> None:
         self.path, self.delimiter = path, delimiter
+        self.last_row: Sequence[str] = ()
         self._lines, self._rest, self._num_read = lines, iter(lines), 0
 
     def read_header(self) -> list[str]:
-        """Reads the first row."""
-        return next((row for _, row in self._rows([])), [])
+        """Reads the first row. Raises: UnreadableRows: if it is a title above empty cells."""
+        place, row = next(self._rows([]), (0, []))
+        if len(row) > 2 and len([cell for cell in row if cell.strip()]) == 1 and not self._lines.has_comments:
+            raise self._explain_width(place, [], row)
+        return row
 
     def read_into(self, columns: Sequence[Column]) -> Sequence[int]:
         """Reads all further rows that are not empty into columns, and returns the lines where they end."""
@@ -80,6 +92,7 @@ class Cells:
             before = self._num_read + self._lines.num_skipped
             if texts and places and _read_plainly(texts, columns, self.delimiter):
                 self._num_read += len(texts)
+                self.last_row = texts[-1].strip("\r\n").split(self.delimiter)
                 places.extend(range(before + 1, before + len(texts) + 1))
             elif self._read_closely(texts, num_lines, columns, places):
                 return places
@@ -95,16 +108,18 @@ class Cells:
         began, ended = self._num_read, True
         for place, row in self._rows(texts):
             if any(row):
-                if len(row) != len(columns):
+                if len(row) != len(columns) or (not places and self._is_title(row)):
                     raise self._explain_width(place, row, [column.name for column in columns])
                 places.append(place)
                 cells += row
                 if len(cells) >= CHUNK_CELLS:
+                    self.last_row = cells[-len(columns) :]
                     _add(cells, columns)
             if self._num_read - began >= num_lines:
                 ended = False
                 break
         if cells:
+            self.last_row = cells[-len(columns) :]
             _add(cells, columns)
         return ended
 
@@ -143,7 +158,25 @@ class Cells:
         if other is not None:
             cure = f"separate all lines by {delimiter!r}, as the first one, not by {other!r}"
             return UnreadableRows(f"{what}; {cure}", f"{concealed}; {cure}")
+        mark = self._find_mark(row)
+        if mark is not None:
+            cure = "a line that is no row, such as a title or a note, is left out if you write comment ="
+            said = f"{cure} {json.dumps(mark, ensure_ascii=False)}, with which it begins"
+            concealed = f"{concealed}; {cure} ... with what it begins with"
+            return UnreadableRows(f"{what}; {said}", concealed, comment=mark)
         return UnreadableRows(f"{what}; a cell that contains the delimiter must be in quotes", concealed)
+
+    def _is_title(self, row: Sequence[str]) -> bool:
+        """Returns whether the first line seems to be a title, since the next one has another delimiter."""
+        return len(row) == 1 and any(d in row[0] and d not in self._lines.first for d in DELIMITERS)
+
+    def _find_mark(self, row: Sequence[str]) -> str | None:
+        """Returns what a title in the first line, or a note in place of a row, begins with; or None."""
+        title = self._lines.first.strip("\r\n").split(self.delimiter)
+        for line in (title, row):
+            if not self._lines.has_comments and len([cell for cell in line if cell.strip()]) == 1:
+                return line[0].strip()[:30].strip() or None
+        return None
 
 
 def _add(cells: list[str], columns: Sequence[Column]) -> None:

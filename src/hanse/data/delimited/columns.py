@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from math import isfinite, isinf, nan
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Column:
         self._must_be_categories, self._must_be_numbers = categorical, numbers
         self._chunks: list[Array] = []
         self._num_rows = self.num_numbers = self._num_categories = 0
-        self._has_gaps = False
+        self._has_gaps = self._has_pointed = False
         self.first_word = (0, "")
         self.words: dict[str, None] = {}
         """Some of the words that are no numbers."""
@@ -143,8 +144,9 @@ class Column:
             plain = self._words.to_plain(cell)
             if plain == "" or is_number(plain or ""):  # a gap, where limits are read as gaps
                 self.num_numbers += count
-                if "." in cell:
+                if "." in cell and classify(cell) is None:
                     self.marks["point"] += count
+                self._has_pointed |= "." in cell and classify(cell) is not None
                 continue
             if not self._num_categories:
                 self.first_word = (self._num_rows + cells.index(cell), cell)
@@ -199,15 +201,46 @@ class Column:
         num_others = self._num_categories - self.num_marked - self.limits.total()
         return 10 * num_others <= self.num_marked > 0
 
+    @property
+    def mixes_marks(self) -> bool:
+        """Whether numbers such as 1,234 and 1.234 stand side by side."""
+        return self._has_pointed and self.marks["1,234"] > 0
+
     def count_distinct(self) -> int:
         """Returns the number of distinct cells."""
-        return len({cell for chunk in self._chunks for cell in np.unique(chunk).tolist()})
+        return len(self._distinct())
+
+    def _distinct(self) -> set[Any]:
+        return {cell for chunk in self._chunks for cell in np.unique(chunk).tolist()}
+
+    def count(self, cell: str) -> int:
+        """Counts the rows that hold this word."""
+        return sum(int(np.count_nonzero(chunk == cell)) for chunk in self._chunks if chunk.dtype.kind == "U")
+
+    def sum_up(self) -> tuple[float, float] | None:
+        """Returns the last number and the sum of those above it; None if they are few, or it is a gap."""
+        chunks = [chunk for chunk in self._chunks if len(chunk)]
+        if self._num_rows <= FEWEST_ROWS or any(chunk.dtype.kind != "f" for chunk in chunks) or not chunks:
+            return None
+        last = float(chunks[-1][-1])
+        return None if np.isnan(last) else (last, float(sum(map(np.nansum, chunks))) - last)
+
+    @property
+    def holds_truths(self) -> bool:
+        """Whether its cells are 0 and 1 in some rows, and words such as yes in others."""
+        cells = {spell(str(cell)) for cell in self._distinct()} - {"", "nan"}
+        return bool(cells & {"0", "1"}) and all(cell.lower() in TRUTHS for cell in cells)
 
     def take_values(self) -> Array:
         """Returns all cells, as float64 or text, and keeps none."""
         chunks, self._chunks = self._chunks, []
         return np.concatenate(chunks) if chunks else np.empty(0)
 
+
+TRUTHS = frozenset(
+    ["0", "1", "y", "n", "yes", "no", "j", "ja", "nein", "true", "false", "+", "-", "pos", "neg"]
+)
+"""Answers to a question, as people write them."""
 
 NO_WORDS = Words(frozenset(), Separators(), "")
 
@@ -228,6 +261,20 @@ class Dropped(Column):
     def take_values(self) -> Array:
         return np.broadcast_to(nan, self._num_rows)
 
+
+class Raw(Column):
+    """A column of which only the distinct cells are kept, as they are written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, NO_WORDS, categorical=True, numbers=False)
+        self.cells = set[str]()
+
+    def add(self, cells: Sequence[str]) -> None:
+        self.cells.update(map(str.strip, cells))
+
+
+FEWEST_ROWS = 10
+"""The sum of fewer numbers may be one of the numbers."""
 
 MAX_ROWS = 10
 """A message names at most so many rows."""

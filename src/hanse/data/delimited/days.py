@@ -1,6 +1,7 @@
 """Columns of dates, which become numbers of days."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from math import nan
 
@@ -9,7 +10,7 @@ import numpy as np
 from hanse.core import Array
 from hanse.data.delimited.columns import Column, Words
 
-__all__ = ["FIRST_DAY", "FORMATS", "Days", "count_days", "find_formats"]
+__all__ = ["FIRST_DAY", "FORMATS", "Days", "count_days", "find_date_in_numbers", "find_formats", "part_dates"]
 
 FIRST_DAY = datetime(2000, 1, 1)
 """The day 0, the same at all parties."""
@@ -29,6 +30,9 @@ FORMATS = (
     "%d.%m.%Y %H:%M",
     "%d/%m/%Y %H:%M",
     "%m/%d/%Y %H:%M",
+    "%m.%Y",
+    "%m/%Y",
+    "%Y-%m",
 )
 """Forms of dates that are recognised, as `datetime.strptime` names them."""
 
@@ -56,6 +60,38 @@ def find_formats(words: Iterable[str]) -> tuple[str, ...]:
         if not left:
             break
     return () if first else left
+
+
+_LIKE_NUMBERS = (
+    ("%Y%m%d", re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")),
+    ("%m.%Y", re.compile(r"(0[1-9]|1[0-2])\.(19|20)\d\d")),
+)
+
+
+def find_date_in_numbers(words: Collection[str]) -> str | None:
+    """Returns the form in which all of some numbers are dates; None if there is none.
+
+    >>> find_date_in_numbers(["20240131", "19991231"]), find_date_in_numbers(["01.2024", "3.5"])
+    ('%Y%m%d', None)
+    """
+    for form, pattern in _LIKE_NUMBERS:
+        if words and all(pattern.fullmatch(word) and _is_date(word, form) for word in words):
+            return form
+    return None
+
+
+def part_dates(words: Collection[str]) -> tuple[str, list[str]] | None:
+    """Returns the form of most dates, and the words that are none of this form; None if few are dates.
+
+    >>> part_dates(["01.03.2024", "02.03.2024", "2024-03-03"])
+    ('%d.%m.%Y', ['2024-03-03'])
+    """
+    some = sorted(words)[:: max(1, len(words) // 20)]
+    if 2 * sum(bool(find_formats([word])) for word in some) < len(some):
+        return None
+    fit = {form: sum(_is_date(word, form) for word in words) for form in FORMATS}
+    best = max(FORMATS, key=fit.__getitem__)
+    return (best, [word for word in sorted(words) if not _is_date(word, best)]) if fit[best] > 1 else None
 
 
 def _is_date(word: str, form: str) -> bool:
@@ -93,6 +129,9 @@ class Days(Column):
             return count_days(word, self.form)
         except ValueError:
             return None
+
+    def sum_up(self) -> None:
+        return None
 
     @property
     def plain_dtype(self) -> str:

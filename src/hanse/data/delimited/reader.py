@@ -4,20 +4,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, field
-from typing import Any
 
 import numpy as np
 
 from hanse.core import InvalidInput, nearest, value
 from hanse.data.delimited.cells import DELIMITERS, Cells, Lines
-from hanse.data.delimited.columns import MAX_WORDS, Column, Dropped, Words, is_number
+from hanse.data.delimited.columns import MAX_WORDS, Column, Dropped, Raw, Words, is_number
 from hanse.data.delimited.days import Days
 from hanse.data.delimited.limits import CENSORED, Censored, find_limit
+from hanse.data.delimited.totals import check_last_row
 from hanse.data.files import NeedsSetting, UnreadableRows, explain_encoding, text_lines
 from hanse.data.separators import Separators, choose_separators
 from hanse.data.tables import Rows, Tabular
 
-__all__ = ["csv"]
+__all__ = ["csv", "read_names", "read_words"]
 
 MISSING = ("?", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
@@ -117,13 +117,14 @@ class csv(Tabular):
             lines = Lines(text, self.comment)
             if "\0" in lines.first:
                 raise explain_encoding(path, self.encoding)
-            cells = Cells(path, lines, self.delimiter or max(DELIMITERS, key=lines.first.count))
+            cells = Cells(path, lines, self.delimiter or lines.delimiter)
             names = self.columns or self._header(path, cells.read_header(), only)
             self._check_options(path, names, only)
             columns = self._columns(names, categorical, numbers, only)
             numbered = cells.read_into(columns)
+        check_last_row(path, numbered, cells.last_row, columns, self)
         if any(column.is_wrong for column in columns):
-            _explain(path, numbered, columns, self, cells.delimiter)
+            _explain(path, numbered, columns, self, cells.delimiter, can_drop=only is None)
         return columns, numbered
 
     def _header(self, path: str, cells: Sequence[str], only: set[str] | None) -> tuple[str, ...]:
@@ -135,7 +136,7 @@ class csv(Tabular):
                 f"{path}: the first line has no {self.delimiter!r}; write delimiter = {json.dumps(other)}",
                 delimiter=other,
             )
-        names = tuple(cell.strip() or f"column {i}" for i, cell in enumerate(cells, start=1))
+        names = name_cells(cells)
         sought = self.label or next(iter(self.targets), None)
         if sought is not None and sought not in names and any(is_number(name) for name in names):
             raise NeedsSetting(
@@ -180,25 +181,58 @@ class csv(Tabular):
         return [column(name) for name in names]
 
 
+def read_names(reader: csv) -> tuple[str, str]:
+    """Reads the line that should name the columns, and what is between its cells."""
+    with text_lines(reader.path, reader.encoding) as text:
+        lines = Lines(text, reader.comment)
+        return lines.first, reader.delimiter or lines.delimiter
+
+
+def read_words(reader: csv) -> dict[str, set[str]]:
+    """Reads the distinct cells of each column that is not left out, as they are written."""
+    with text_lines(reader.path, reader.encoding) as text:
+        lines = Lines(text, reader.comment)
+        cells = Cells(reader.path, lines, reader.delimiter or lines.delimiter)
+        names = reader.columns or name_cells(cells.read_header())
+        columns = [Raw(name) for name in names]
+        cells.read_into(columns)
+        return {column.name: column.cells for column in columns}
+
+
+def name_cells(header: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of columns; one without a name is called by its number."""
+    return tuple(cell.strip() or f"column {i}" for i, cell in enumerate(header, start=1))
+
+
 FEW = 30
 """A column of at most so many distinct cells may be one of categories, although most of them are numbers."""
 
 
-def _explain(path: str, lines: Sequence[int], columns: Sequence[Column], what: csv, delimiter: str) -> None:
-    """Raises: NeedsSetting: at the first column with text where numbers should be."""
+def _explain(
+    path: str, lines: Sequence[int], columns: Sequence[Column], what: csv, delimiter: str, *, can_drop: bool
+) -> None:
+    """Explains why a file can't be read, and how it can be.
+
+    Args:
+      lines: of the rows.
+      can_drop: whether the reader's owner chooses the columns.
+
+    Raises: UnreadableRows: at the first column with text where numbers should be.
+    """
     column = next(column for column in columns if column.is_wrong)
     row, word = column.first_word
     where = f"{path}, line {lines[row]}: column {column.name!r} is {word!r}"
-    wrong = [lines[row] for row in column.wrong_rows]
-    some = f"line{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))}" + ", ..." * (
-        column.num_wrong > len(wrong)
-    )
     noun = "a date" if isinstance(column, Days) else "a number"
-    concealed = (
-        f"{path}: column {column.name!r} holds something else than {noun} in {column.num_wrong} "
-        f"rows: {some}; "
-        "mend them, or say how such cells are read"
-    )
+    concealed = _conceal(path, lines, column, noun)
+    can_drop = can_drop and column.name not in (*what.predicted, *what.numeric)
+    drop = what.say("drop", column.name)
+    if column.is_marked and column.mixes_marks:
+        why = "which mark of 1,234 and 1.234 is the decimal point can't be told: write all numbers alike"
+        raise UnreadableRows(
+            f"{where}, and other cells have a point; {why}" + f", or {drop}" * can_drop,
+            f"{concealed}; {why}",
+            **({"drop": (*what.drop, column.name)} if can_drop else {}),
+        )
     if column.is_marked:
         everywhere = sum((other.marks for other in columns), Counter())
         has_decimals = any(other.has_decimals for other in columns)
@@ -211,24 +245,49 @@ def _explain(path: str, lines: Sequence[int], columns: Sequence[Column], what: c
         word = next(iter(column.limits))
         raise UnreadableRows(
             f"{where}; a number behind a mark such as {word[0]!r} is a limit (so in {column.limits.total()} "
-            'cells): write censored = "missing" to read such cells as gaps, or '
-            f'{what.say("drop", column.name)} to leave the column out. The word "limit" in place of '
-            f'"missing" reads {word!r} as {find_limit(word)}, and "half" halves a limit behind "<"',
+            'cells): write censored = "missing" to read such cells as gaps'
+            + f", or {drop} to leave the column out"
+            * can_drop
+            + f'. The word "limit" in place of "missing" reads {word!r} as {find_limit(word)}, and "half" '
+            'halves a limit behind "<"',
             f'{concealed}: censored = "limit", "half" or "missing"',
             censored="missing",
         )
-    numbers = f", and {column.num_numbers} other cells of it are numbers" if column.num_numbers else ""
-    remedies = [f"{what.say('drop', column.name)} to leave the column out"]
-    first: dict[str, Any] = {"drop": (*what.drop, column.name)}
+    remedies: dict[str, tuple[str, ...]] = {}
     if len(column.words) <= MAX_WORDS:
-        first = {"missing": (*what.missing, *column.words)}
-        words = " and ".join(map(repr, column.words))
-        missing = json.dumps(first["missing"], ensure_ascii=False)
-        remedies.insert(0, f"missing = {missing} if {words} mean that it is missing")
-    if column.count_distinct() <= FEW:
-        remedies.append(f"{what.say('categorical', column.name)} if these are categories")
+        remedies["missing"] = (*what.missing, *column.words)
+    if can_drop:
+        remedies["drop"] = (*what.drop, column.name)
+    if can_drop and column.name not in what.dates and column.count_distinct() <= FEW:
+        remedies["categorical"] = (*what.categorical, column.name)
+        if column.holds_truths:  # a gap in place of yes would be another answer
+            remedies = {"categorical": remedies["categorical"], **remedies}
+    words = " and ".join(map(repr, column.words))
+    meanings = {
+        "missing": f"if {words} mean that it is missing",
+        "drop": "to leave the column out",
+        "categorical": "if these are categories",
+    }
+    told = [
+        f"{option} = {json.dumps(said, ensure_ascii=False)} {meanings[option]}"
+        for option, said in remedies.items()
+    ]
+    if column.name in what.numeric:
+        told.append("take it out of numeric")
+    numbers = f", and {column.num_numbers} other cells of it are numbers" if column.num_numbers else ""
     raise UnreadableRows(
-        f"{where}{numbers}; write {noun} there, or {', or '.join(remedies)}",
-        f"{concealed}: missing = [...], or drop",
-        **first,
+        f"{where}{numbers}; write {', or '.join([f'{noun} there', *told])}",
+        f"{concealed}: missing = [...]{', or drop' * can_drop}",
+        **dict([*remedies.items()][:1]),
+    )
+
+
+def _conceal(path: str, lines: Sequence[int], column: Column, noun: str) -> str:
+    """Names the lines where a column holds something else, and shows no cell."""
+    wrong = [lines[row] for row in column.wrong_rows]
+    some = f"line{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))}"
+    some += ", ..." * (column.num_wrong > len(wrong))
+    return (
+        f"{path}: column {column.name!r} holds something else than {noun} in {column.num_wrong} "
+        f"rows: {some}; mend them, or say how such cells are read"
     )
