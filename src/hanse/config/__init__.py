@@ -6,7 +6,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.config.audit_plan import AuditPlan, take_audit
-    from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
+    from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, find_metric, summary
     from hanse.config.first_file import starting_file
     from hanse.config.guesses import SETTLE, guess_reader, is_unsettled, list_doubts
     from hanse.config.own_modules import Warn, import_modules, warn_user
@@ -29,7 +29,7 @@ else:
         __name__,
         {
             "hanse.config.audit_plan": ("AuditPlan", "take_audit"),
-            "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
+            "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "find_metric", "summary"),
             "hanse.config.first_file": ("starting_file",),
             "hanse.config.guesses": ("SETTLE", "guess_reader", "is_unsettled", "list_doubts"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),

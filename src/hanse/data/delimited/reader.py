@@ -122,7 +122,10 @@ class csv(Tabular):
             self._check_options(path, names, only)
             columns = self._columns(names, categorical, numbers, only)
             numbered = cells.read_into(columns)
-        check_last_row(path, numbered, cells.last_row, columns, self)
+        has_comments = self.comment is not None
+        check_last_row(
+            path, numbered, cells.last_row, columns, missing=self.missing, has_comments=has_comments
+        )
         if any(column.is_wrong for column in columns):
             _explain(path, numbered, columns, self, cells.delimiter, can_drop=only is None)
         return columns, numbered

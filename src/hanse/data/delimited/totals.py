@@ -3,13 +3,9 @@
 import json
 from collections.abc import Sequence
 from math import isclose
-from typing import TYPE_CHECKING
 
 from hanse.data.delimited.columns import Column
 from hanse.data.files import UnreadableRows
-
-if TYPE_CHECKING:
-    from hanse.data.delimited.reader import csv
 
 __all__ = ["check_last_row"]
 
@@ -21,12 +17,24 @@ TOTALS = frozenset(
 
 
 def check_last_row(
-    path: str, lines: Sequence[int], row: Sequence[str], columns: Sequence[Column], what: "csv"
+    path: str,
+    lines: Sequence[int],
+    row: Sequence[str],
+    columns: Sequence[Column],
+    *,
+    missing: Sequence[str],
+    has_comments: bool,
 ) -> None:
     """Checks that the last row is one like the others.
 
     It holds totals if such a word stands among numbers; or if the word is new in its column, or no word is
     there, and what else is in the row are gaps and sums.
+
+    Args:
+      lines: of the rows.
+      row: the last one.
+      missing: words that mark a missing value.
+      has_comments: whether lines that begin in some way are left out already.
 
     Raises: UnreadableRows: if it seems to hold totals.
     """
@@ -36,7 +44,7 @@ def check_last_row(
     named = [
         (column, cell)
         for column, cell in zip(columns, cells, strict=True)
-        if cell.strip(" :").casefold() in TOTALS and cell not in what.missing
+        if cell.strip(" :").casefold() in TOTALS and cell not in missing
     ]
     is_total = any(column.num_numbers and column.num_wrong for column, _ in named)
     if not is_total:
@@ -48,7 +56,7 @@ def check_last_row(
     where = f"{path}, line {lines[-1]}"
     cure = "seems to hold totals of the rows above it: remove it"
     otherwise = "If it is a row like the others, move it up"
-    comment = {"comment": cells[0]} if what.comment is None and named and cells[0] == named[0][1] else {}
+    comment = {"comment": cells[0]} if not has_comments and named and cells[0] == named[0][1] else {}
     if comment:
         cure += f", or write comment = {json.dumps(cells[0], ensure_ascii=False)} to leave out such lines"
     raise UnreadableRows(
