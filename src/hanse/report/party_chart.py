@@ -91,7 +91,7 @@ def _list_points(
     rows: Sequence[Mapping[str, Any]], labels: Sequence[str], trainers: Mapping[str, str], scale: float
 ) -> list[dict[str, Any]]:
     """Lists a point for each party and model that was measured there."""
-    sizes = dict(zip(reversed(trainers.values()), reversed(SIZES), strict=False))
+    sizes = dict(zip([*trainers.values()][::-1], SIZES[::-1], strict=False))
     found = [
         (label, row, words, (row.get(trainer) or {}).get(row["metric"]))
         for label, row in zip(labels, rows, strict=True)
