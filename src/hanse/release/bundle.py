@@ -18,25 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save
 
-from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_plain
+from hanse.config import IN_PYTHON, WrongSetting, build, to_plain
 from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors, nearest
 from hanse.core.exchange import digest, unpack
 from hanse.data import Dataset, Tabular, party_files
-from hanse.evaluation import (
-    as_number,
-    describe_assessment,
-    describe_on_site,
-    measure_metrics,
-    table,
-    tabulate_metrics,
-)
+from hanse.evaluation import as_number, measure_metrics
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
-from hanse.release.audited import describe_audit, read_audit_result
+from hanse.release.audited import read_audit_result
+from hanse.release.card import name_imports, write_card
 from hanse.release.folder import ABOUT, ENCODER, MODEL, write_release
 from hanse.runs import (
-    ACCEPTED,
     Prepared,
     Wanted,
     check_same_data,
@@ -50,7 +43,6 @@ from hanse.runs import (
     prepare_run,
     read_rows,
     read_tensors,
-    sentences,
 )
 from hanse.version import __version__
 
@@ -64,8 +56,6 @@ CHANGED = (
     "classes; put them back as they were, or train again and release that run"
 )
 """The remedy where a release would have other classes than its parameters."""
-
-NO_CLAIM = "Nothing limits how much the model reveals of the training examples."
 
 
 def release(
@@ -112,7 +102,7 @@ def release(
     found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
     found = (info.result or {}).get("findings", found)
     claim = describe_claim(runs, info, records)
-    card = _card(info, params, about, sha256, found, claim, audited)
+    card = write_card(info, params, about, sha256, found, claim, audited)
     write_release(folder, tensors, ready.encoder, about, card)
     return folder
 
@@ -133,102 +123,10 @@ def _describe_model(info: Any, ready: Prepared, params: Tensors, needed: Sequenc
     }
 
 
-def _card(
-    info: Any,
-    params: Tensors,
-    about: Mapping[str, Any],
-    sha256: str,
-    found: Sequence[Mapping[str, str]],
-    claim: str | None,
-    audited: Mapping[str, Any] | None,
-) -> str:
-    settings, result = info.settings["experiment"], info.result
-    size = sum(array.size for array in params.values())
-    shapes = ", ".join(f"`{name}` {tuple(array.shape)} {array.dtype}" for name, array in params.items())
-    data = (result or {}).get("data") or {}
-    held = f"{data['num_clients']:,} clients held {sum(data['sizes']):,} training examples. " if data else ""
-    classes = f"Classes: {', '.join(about['classes'])}. " if about["classes"] else ""
-    lines = [
-        f"# {settings['model']['name']}, trained by {settings['algorithm']['name']}",
-        "",
-        f"{summary(settings)}",
-        "",
-        f"- **Model:** {size:,} parameters: {shapes}",
-        f"- **Data:** `{settings['data']['name']}`. {held}{classes}SHA-256 of the clients' data: "
-        f"`{info.settings['data_sha256']}`",
-        f"- **Algorithm:** `{settings['algorithm']['name']}`, {info.rounds} rounds of at most "
-        f"{settings['rounds']}, seed {settings['seed']}; the run is {info.status}",
-        *(f"- **Note:** {line}." for line in sentences(found)),
-        f"- **`{MODEL}`:** SHA-256 `{sha256}`; of the parameters, as `hanse show` gives it: "
-        f"`{about['params_sha256']}`",
-        *(
-            f"- **Note:** with other code than it began with, accepted by `hanse {entry['command']}` after "
-            f"round {entry['round']}: {'; '.join(change['what'] for change in entry['changes'])}."
-            for entry in info.settings.get(ACCEPTED, ())
-        ),
-        *(f"- **Needs your own copy of:** `{need['name']}`, {need['digest']}" for need in about["imports"]),
-        f"- **Made with:** Hanse {about['hanse']}, run `{info.run}` of "
-        f"{info.created.astimezone().strftime('%Y-%m-%d')}",
-        "",
-        "## Metrics",
-        "",
-    ]
-    if result and result["final"]:
-        heads, rows = table(settings, result)
-        heads[0] = "trained"
-        lines += [_row(heads), _row(["---"] * len(heads)), *map(_row, rows), ""]
-        lines += [said, ""] if (said := describe_on_site(result)) else []
-        clients = result.get("clients")
-        if clients:
-            lines += [f"Clients measured it on {clients['on']}.", ""]
-        lines += _describe_assessment(result)
-    else:
-        lines += ["The run has not ended, so there are no metrics.", ""]
-    like = " --like PARTY" if about["data"].get("parties") else ""
-    use = [
-        "## Use it",
-        "",
-        "```sh",
-        f"hanse predict . DATA.csv{like}{_import_options(about['imports'])}",
-        "```",
-        "",
-        f'To train on from it: `initial = "{MODEL}"` in a settings file.',
-        "",
-        NO_CLAIM if claim is None else f"**Privacy:** {claim}.",
-        "",
-        *(() if audited is None else describe_audit(audited, info.settings["data_sha256"])),
-        "## Settings",
-        "",
-        "```toml",
-        as_toml(settings).rstrip(),
-        "```",
-        "",
-    ]
-    return "\n".join(lines + use)
-
-
-def _describe_assessment(result: Mapping[str, Any]) -> list[str]:
-    """Returns the lines of a card on the final model's metrics beside those of a constant predictor."""
-    told = result.get("assessment")
-    if not told or not told["metrics"]:
-        return []
-    heads, rows = tabulate_metrics(told)
-    cells = [[f"`{name}`", *cells] for name, *cells in rows]
-    return [_row(heads), _row(["---"] * len(heads)), *map(_row, cells), "", describe_assessment(told), ""]
-
-
 def _describe_import(found: Import) -> dict[str, Any]:
     """Describes an import to others, without the folders of this machine."""
     name = f"{found.module}.py" if found.kind == "file" else found.module
     return {**found.to_json(), "name": name, "folder": ""}
-
-
-def _import_options(needs: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(f" --import {need['name']}" for need in needs)
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 # -- use ---------------------------------------------------------------------------------------
@@ -307,7 +205,7 @@ def _import_needed(
         said = " and ".join(f"{need['name']} ({need['digest']})" for need in missing)
         raise InvalidInput(
             f"the model in {folder} needs {said}, which a release does not contain. Using the model executes "
-            f"that code: if you have it and trust it, write{_import_options(missing)}"
+            f"that code: if you have it and trust it, write{name_imports(missing)}"
         )
     for need in map(Import.from_json, needs):
         now = inspect_import(found[need.module], Path.cwd())
