@@ -13,7 +13,13 @@ SETTINGS = {"rounds": 3, "algorithm": {"name": "fed_avg"}}
 
 
 def whole() -> Any:
-    section = {"title": "Who sees what?", "found": {"gain_db": 1.5}, "missing": None, "heads": [], "rows": []}
+    section: Any = {
+        "title": "Who sees what?",
+        "found": {"gain_db": 1.5},
+        "missing": None,
+        "heads": [],
+        "rows": [],
+    }
     claim = {"name": "max_gain_db", "limit": 3, "measured": None, "holds": False}
     return {
         "holds": False, "claims": [claim], "sections": {"views": section}, "data_sha256": "ab",
