@@ -75,7 +75,7 @@ def test_a_face_shows_what_it_says(package: str) -> None:
     "package", [p for p in FACES if "load_from(" in PACKAGES[p].read_text(encoding="utf-8")]
 )
 def test_a_lazy_face_tells_the_type_checker_the_same(package: str) -> None:
-    """And no name is that of a module beside it, which would take its place once it is imported."""
+    """And it tells which values its modules register, so that files and messages may name them."""
     tree = ast.parse(PACKAGES[package].read_text(encoding="utf-8"))
     typed: dict[str, set[str]] = {}
     for branch in (node for node in tree.body if isinstance(node, ast.If)):
@@ -83,15 +83,33 @@ def test_a_lazy_face_tells_the_type_checker_the_same(package: str) -> None:
             assert isinstance(node, ast.ImportFrom)
             typed.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
     loaded: dict[str, set[str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "load_from":
-            loaded = {module: set(names) for module, names in ast.literal_eval(node.args[1]).items()}
+    registered: dict[str, tuple[str, ...]] | None = None
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "load_from":
+            registered = {given.arg: ast.literal_eval(given.value) for given in call.keywords}.get(
+                "registers"
+            )
+            loaded = {module: set(names) for module, names in ast.literal_eval(call.args[1]).items()}
     rooms = typed.pop("hanse", set())
     modules = typed.pop(package, set())
     assert typed == loaded
     assert set().union(*loaded.values()) | rooms | modules | {"__version__"} >= set(listed(package))
-    beside = {path.stem for path in PACKAGES[package].parent.iterdir()}
-    assert not beside & set().union(*loaded.values())
+    if registered is not None:
+        for path in PACKAGES[package].parent.glob("*.py"):
+            module = f"{package}.{path.stem}"
+            values = set(re.findall(r"^@value\nclass (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+            assert values <= loaded.get(module, set()) | set(registered.get(module, ()))
+
+
+def test_names_of_a_lazy_face_go_before_modules_of_the_same_name() -> None:
+    import_module("hanse.algorithms.fed_avg")  # a name of this module
+    import_module("hanse.evaluation.metrics.concordance")  # a name of another module
+    from hanse.algorithms import fed_avg
+    from hanse.evaluation.metrics import concordance
+
+    assert isinstance(fed_avg, type)
+    assert isinstance(concordance, type)
+    assert "fed_avg" in dir(hanse.algorithms)
 
 
 def imports(code: str) -> Iterator[tuple[str, list[str]]]:

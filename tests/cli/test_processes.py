@@ -162,3 +162,33 @@ except SystemExit:
     said = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout
     assert "resume" in said
     assert said.splitlines()[-1] == "False"
+
+
+def test_a_run_loads_only_what_it_uses(store: Path) -> None:
+    """And what it has not loaded is found all the same, once a file or a message names it."""
+    code = """
+import sys
+from hanse.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+loaded = {name for name in sys.modules if name.startswith("hanse.")}
+others = ("audits", "leakage", "network", "release", "report", "sweeps", "privacy.encryption",
+          "privacy.secure_sums.reducers", "runs.adversary.backend", "learners.networks", "robust.selections",
+          "transforms.quantize")
+print([name for name in others if f"hanse.{name}" in loaded])
+print(sorted(name for name in loaded if name.startswith("hanse.algorithms.fed_")))
+from hanse.core.exchange import find_class
+print(*(find_class(name) for name in ("quantize", "Redrawn", "accuracy", "nothing")))
+"""
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    asked = [sys.executable, "-c", code, "run", "--set", "rounds=1", "--store", str(store)]
+    said = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout
+    unneeded, algorithms, found = said.splitlines()[-3:]
+    assert unneeded == "[]"
+    assert algorithms == "['hanse.algorithms.fed_avg']"
+    assert found == (
+        "<class 'hanse.transforms.quantize.quantize'> <class 'hanse.transforms.draws.Redrawn'> "
+        "<class 'hanse.evaluation.metrics.classes.accuracy'> None"
+    )

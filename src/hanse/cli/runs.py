@@ -1,5 +1,6 @@
 """Commands that plan, perform, resume and show runs."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -340,6 +341,7 @@ def _conclude(
     from hanse.runs import RunDiverged
 
     with begin() as session:
+        gc.freeze()  # what is loaded by now stays, so that no collection in the rounds goes through it
         for line in session.notes:
             note(line)
         settings = session.experiment.settings()

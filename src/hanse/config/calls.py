@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 
 from hanse.core import Plain, fields
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class
 
 __all__ = ["find_fault", "parse_name"]
 
@@ -50,7 +50,7 @@ def _call(node: ast.Call) -> dict[str, Plain]:
     if not isinstance(node.func, ast.Name):
         raise ValueError(f"{ast.unparse(node.func)} is not a name")
     name = node.func.id
-    cls = find_classes(object).get(name)
+    cls = find_class(name)
     places = [] if cls is None else [f.name for f in fields(cls) if not f.kw_only]
     if cls is not None and len(node.args) > len(places):
         takes = f"{len(places)} arguments" if places else "no arguments"

@@ -21,7 +21,7 @@ from hanse.evaluation import Baseline, Evaluation, Metric
 from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
-from hanse.privacy import Privacy, private_sgd  # noqa: F401  (registers the work and its settings)
+from hanse.privacy import Privacy
 from hanse.simulation import Devices, Execution, auto, ideal
 
 __all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "find_metric", "summary"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from hanse.config.calls import parse_name
 from hanse.core import InvalidInput, Plain, fields
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class, find_class_name
 
 __all__ = [
     "NOTHING",
@@ -25,7 +25,6 @@ __all__ = [
     "join_path",
     "leaves",
     "merge",
-    "name_of",
     "split_path",
     "to_plain",
     "value_type",
@@ -52,7 +51,7 @@ def to_plain(obj: Any) -> Plain:
         return [to_plain(item) for item in obj]
     if isinstance(obj, Mapping):
         return _table(obj)
-    name = name_of(kind)
+    name = find_class_name(kind)
     if name is None:
         raise InvalidInput(
             f"{obj!r} can't be written down as a setting: use numbers, strings, tuples, mappings, or a class "
@@ -119,11 +118,6 @@ def value_type(annotation: Any) -> Any:
     return values if keys is str else None
 
 
-def name_of(kind: type) -> str | None:
-    """Returns the name of a class in settings, or None if it is not marked with `@value`."""
-    return next((name for name, cls in find_classes(kind).items() if cls is kind), None)
-
-
 def format_plain(tree: Plain) -> str:
     """Formats plain data as one would write the value, without fields that have their defaults.
 
@@ -137,7 +131,7 @@ def format_plain(tree: Plain) -> str:
         return repr(tree)
     if "name" not in tree:
         return "{" + ", ".join(f"{key!r}: {format_plain(item)}" for key, item in tree.items()) + "}"
-    cls = find_classes(object).get(tree["name"])
+    cls = find_class(tree["name"])
     said = ", ".join(_format_fields(tree, cls))
     return f"{tree['name']}({said})" if said else str(tree["name"])
 

@@ -9,9 +9,16 @@ from difflib import get_close_matches
 from typing import Any, Literal, Union
 
 from hanse.config.calls import find_fault, parse_name
-from hanse.config.plain_data import NOTHING, is_required, join_path, name_of, value_type
+from hanse.config.plain_data import NOTHING, is_required, join_path, value_type
 from hanse.core import Plain, fields, nearest
-from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_fields
+from hanse.core.exchange import (
+    find_class,
+    find_class_name,
+    find_classes,
+    find_renamed_class,
+    find_renamed_fields,
+    has_classes,
+)
 
 __all__ = ["UnknownName", "UnknownSetting", "WrongSetting", "build"]
 
@@ -105,7 +112,7 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
     kind = origin or annotation
     if kind in _SCALARS:
         return _SCALARS[kind](given, path)
-    if isinstance(kind, type) and find_classes(kind):
+    if isinstance(kind, type) and has_classes(kind):
         return _value(kind, given, path)
     raise WrongSetting(path, f" can't be written in settings; {PYTHON_ONLY}")
 
@@ -118,7 +125,7 @@ def _can_be_written(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
     if kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple):
         return True
-    return value_type(annotation) is not None or (isinstance(kind, type) and bool(find_classes(kind)))
+    return value_type(annotation) is not None or (isinstance(kind, type) and has_classes(kind))
 
 
 def _is(given: Plain) -> str:
@@ -258,11 +265,14 @@ def _value(kind: type, given: Plain, path: str) -> Any:
         raise WrongSetting(
             path, f'{_is(given)}; write a name, such as "{example}", or {{name = "{example}"}}'
         )
-    cls = _class(kind, given.get("name", name_of(kind)), join_path(path, "name"))
+    cls = _class(kind, given.get("name", find_class_name(kind)), join_path(path, "name"))
     return _make(cls, {key: v for key, v in given.items() if key != "name"}, path)
 
 
 def _class(kind: type, name: Plain, path: str) -> type:
+    found = find_class(name, kind) if isinstance(name, str) else None
+    if found is not None and getattr(found, "is_setting", True):
+        return found
     known = find_classes(kind)
     if name is None:
         raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
@@ -276,13 +286,11 @@ def _class(kind: type, name: Plain, path: str) -> type:
     renamed = find_renamed_class(name)
     if renamed in known and name not in known:
         raise WrongSetting(path, f' is "{name}", which is called "{renamed}" now; write that')
-    if name in known and not getattr(known[name], "is_setting", True):
+    if found is not None:
         raise WrongSetting(
             path, f' is "{name}", which is no setting: only the program of an algorithm names it'
         )
-    if name not in known:
-        raise UnknownName(path, f' is "{name}", which names no {_in_words(kind)}; {nearest(name, known)}')
-    return known[name]
+    raise UnknownName(path, f' is "{name}", which names no {_in_words(kind)}; {nearest(name, known)}')
 
 
 def _in_words(kind: type) -> str:

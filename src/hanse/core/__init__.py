@@ -192,6 +192,25 @@ else:
                 "player",
             ),
         },
+        registers={
+            "hanse.core.algorithm": ("Progress",),
+            "hanse.core.gathering": ("LeaveOut", "LeftOut"),
+            "hanse.core.program": (
+                "Sample",
+                "Sampled",
+                "Dispatch",
+                "Dispatched",
+                "Collect",
+                "Drop",
+                "Collected",
+                "Decode",
+                "Decoded",
+                "Commit",
+                "Committed",
+            ),
+            "hanse.core.signer": ("Signer",),
+            "hanse.core.usage": ("Flow", "ReleaseRecord", "TicketTimes", "Usage"),
+        },
     )
 
 

@@ -22,6 +22,7 @@ from hanse.core.errors import InvalidInput, MessageError, nearest
 from hanse.core.keys import Key, Keys
 from hanse.core.layout import DTYPES, Mapped, Packed
 from hanse.core.tensors import Array
+from hanse.lazy import load_registering
 
 __all__ = [
     "Plain",
@@ -29,9 +30,12 @@ __all__ = [
     "brief",
     "digest",
     "fields",
+    "find_class",
+    "find_class_name",
     "find_classes",
     "flatten",
     "former_digest",
+    "has_classes",
     "measure_layout",
     "measure_packed_bytes",
     "pack",
@@ -60,7 +64,7 @@ _DTYPES = frozenset(map(np.dtype, _SENDABLE))  # to look one up by itself: its n
 
 
 def _register(cls: type[T], name: str) -> type[T]:
-    known = _CLASSES.get(name)
+    known = _CLASSES.get(name) if cls.__module__.startswith("hanse.") else find_class(name)
     if known is not None and (known.__module__, known.__qualname__) != (
         cls.__module__,
         cls.__qualname__,
@@ -101,8 +105,28 @@ _register(Keys, "keys")
 
 
 def find_classes(kind: type) -> dict[str, type[Any]]:
-    """Lists the marked classes below `kind`, by name: a settings file or a message may name them."""
+    """Lists the marked classes below `kind`, by name, and imports all for it; `find_class` imports one."""
+    load_registering()
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
+
+
+def find_class(name: str, kind: type = object) -> type[Any] | None:
+    """Returns the marked class that a settings file or a message names, or None: none below `kind` has it."""
+    if name not in _CLASSES:
+        load_registering([name])
+    cls = _CLASSES.get(name)
+    return cls if cls is not None and issubclass(cls, kind) else None
+
+
+def has_classes(kind: type) -> bool:
+    """Returns whether any marked class is below `kind`."""
+    return any(issubclass(cls, kind) for cls in _CLASSES.values()) or bool(find_classes(kind))
+
+
+def find_class_name(cls: type) -> str | None:
+    """Returns the name under which a class is marked, or None if it is not."""
+    name = _NAMES.get(cls, "")
+    return name if _CLASSES.get(name) is cls else None
 
 
 def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
@@ -248,7 +272,7 @@ def _restore(
         return bytes.fromhex(node["hex"])
     if tag == "map":
         return _mapping(_restore(node["items"], tensors, used, only, depth + 1))
-    cls = _CLASSES.get(tag) or _CLASSES.get(former.CLASSES.get(tag, ""))
+    cls = _CLASSES.get(tag) or find_class(former.CLASSES.get(tag, tag))
     if cls is None:
         raise MessageError(f"unknown kind of value {str(tag)[:100]!r}: {nearest(str(tag)[:100], _CLASSES)}")
     if only is not None and cls not in only:
@@ -318,7 +342,7 @@ def renew(tree: Any) -> Any:
         return tree
     if name not in _CLASSES and name in former.CLASSES:
         tree["name"] = former.CLASSES[name]
-    cls = _CLASSES.get(tree["name"])
+    cls = find_class(tree["name"]) if tree["name"] in former.FIELDS else None
     return tree if cls is None else _renew_fields(cls, tree)
 
 

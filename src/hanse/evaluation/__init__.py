@@ -1,92 +1,175 @@
 """Evaluation of a model: at each client, and beside its baselines."""
 
-from hanse.evaluation.assessment import (
-    FEWEST_PARTIES,
-    assess_at_parties,
-    assess_pooled,
-    describe_assessment,
-    describe_intervals,
-    describe_metrics,
-    find_intervals,
-    tabulate_confusion,
-    tabulate_metrics,
-    tell_clients,
-)
-from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
-from hanse.evaluation.clients import (
-    MAX_CLIENTS,
-    OWN_TEST,
-    OWN_TRAINING,
-    TEST_SET,
-    description,
-    list_own_examples,
-    measure_clients,
-    measure_metrics,
-    measure_spread,
-    of_one_class,
-    passes,
-    spread_of,
-)
-from hanse.evaluation.comparison import (
-    NAMES,
-    describe_on_site,
-    metric_of,
-    name_stop_metric,
-    spent_on,
-    table,
-    tell_target,
-)
-from hanse.evaluation.consensus import describe_consensus
-from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_percent, as_seconds
-from hanse.evaluation.headline import Guessing, write_headline
-from hanse.evaluation.measuring import (
-    Measured,
-    evaluate_metrics,
-    find_width,
-    list_statistics,
-    make_evaluation,
-    score,
-)
-from hanse.evaluation.metrics import (
-    CLASSES,
-    UNDEFINED,
-    Metric,
-    ScoredRows,
-    accuracy,
-    auroc,
-    average_precision,
-    balanced_accuracy,
-    brier,
-    calibration_error,
-    concordance,
-    confusion_matrix,
-    f1,
-    log_loss,
-    mae,
-    perplexity,
-    r2,
-    rmse,
-    score_rows,
-    sensitivity,
-    specificity,
-)
-from hanse.evaluation.own_row import ask_rows, measure_row
-from hanse.evaluation.parties import (
-    HELPED,
-    HURT,
-    MOST_ROWS,
-    TRAINERS_OF_ROWS,
-    UNCLEAR,
-    PartyRows,
-    compare_marks,
-    describe_gain,
-    describe_rows,
-    fold_rows,
-    mark_right,
-    order_rows,
-    tabulate_rows,
-)
-from hanse.evaluation.settings import Evaluation, check_metrics, choose_metrics, list_default_metrics
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.evaluation.assessment import (
+        assess_at_parties,
+        assess_pooled,
+        describe_metrics,
+        tell_metrics,
+    )
+    from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
+    from hanse.evaluation.clients import (
+        MAX_CLIENTS,
+        OWN_TEST,
+        OWN_TRAINING,
+        TEST_SET,
+        description,
+        list_own_examples,
+        measure_metrics,
+        measure_spread,
+        of_one_class,
+        passes,
+    )
+    from hanse.evaluation.comparison import NAMES, metric_of, name_stop_metric, spent_on, table, tell_target
+    from hanse.evaluation.consensus import describe_consensus
+    from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_percent, as_seconds
+    from hanse.evaluation.headline import Guessing, write_headline
+    from hanse.evaluation.measuring import (
+        Measured,
+        evaluate_metrics,
+        find_width,
+        list_statistics,
+        make_evaluation,
+        score,
+    )
+    from hanse.evaluation.metrics import (
+        CLASSES,
+        UNDEFINED,
+        Metric,
+        ScoredRows,
+        accuracy,
+        auroc,
+        average_precision,
+        balanced_accuracy,
+        brier,
+        calibration_error,
+        concordance,
+        confusion_matrix,
+        f1,
+        find_metric,
+        list_near_metrics,
+        log_loss,
+        mae,
+        parse_metric,
+        perplexity,
+        r2,
+        rmse,
+        score_rows,
+        sensitivity,
+        specificity,
+    )
+    from hanse.evaluation.parties import (
+        HELPED,
+        HURT,
+        MOST_ROWS,
+        TRAINERS_OF_ROWS,
+        UNCLEAR,
+        PartyRows,
+        compare_marks,
+        describe_gain,
+        describe_rows,
+        fold_rows,
+        mark_right,
+        order_rows,
+        tabulate_rows,
+    )
+    from hanse.evaluation.settings import Evaluation, check_metrics, choose_metrics, list_default_metrics
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.evaluation.assessment": (
+                "assess_at_parties",
+                "assess_pooled",
+                "describe_metrics",
+                "tell_metrics",
+            ),
+            "hanse.evaluation.baselines": ("Baseline", "Budget", "centralised", "on_site"),
+            "hanse.evaluation.clients": (
+                "MAX_CLIENTS",
+                "OWN_TEST",
+                "OWN_TRAINING",
+                "TEST_SET",
+                "description",
+                "list_own_examples",
+                "measure_metrics",
+                "measure_spread",
+                "of_one_class",
+                "passes",
+            ),
+            "hanse.evaluation.comparison": (
+                "NAMES",
+                "metric_of",
+                "name_stop_metric",
+                "spent_on",
+                "table",
+                "tell_target",
+            ),
+            "hanse.evaluation.consensus": ("describe_consensus",),
+            "hanse.evaluation.formats": ("as_bytes", "as_cell", "as_number", "as_percent", "as_seconds"),
+            "hanse.evaluation.headline": ("Guessing", "write_headline"),
+            "hanse.evaluation.measuring": (
+                "Measured",
+                "evaluate_metrics",
+                "find_width",
+                "list_statistics",
+                "make_evaluation",
+                "score",
+            ),
+            "hanse.evaluation.metrics": (
+                "CLASSES",
+                "UNDEFINED",
+                "Metric",
+                "ScoredRows",
+                "accuracy",
+                "auroc",
+                "average_precision",
+                "balanced_accuracy",
+                "brier",
+                "calibration_error",
+                "concordance",
+                "confusion_matrix",
+                "f1",
+                "find_metric",
+                "list_near_metrics",
+                "log_loss",
+                "mae",
+                "parse_metric",
+                "perplexity",
+                "r2",
+                "rmse",
+                "score_rows",
+                "sensitivity",
+                "specificity",
+            ),
+            "hanse.evaluation.parties": (
+                "HELPED",
+                "HURT",
+                "MOST_ROWS",
+                "TRAINERS_OF_ROWS",
+                "UNCLEAR",
+                "PartyRows",
+                "compare_marks",
+                "describe_gain",
+                "describe_rows",
+                "fold_rows",
+                "mark_right",
+                "order_rows",
+                "tabulate_rows",
+            ),
+            "hanse.evaluation.settings": (
+                "Evaluation",
+                "check_metrics",
+                "choose_metrics",
+                "list_default_metrics",
+            ),
+        },
+        registers={},
+    )
 
 __all__ = [
     "CLASSES",

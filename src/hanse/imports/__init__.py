@@ -9,17 +9,39 @@ A name is that of a module, "my_module", or the path of a file or package, "path
 Hidden files and `__pycache__` do not count, and what is imported are the bytes that were digested.
 """
 
-from hanse.imports.finding import find_import, inspect_again, inspect_import
-from hanse.imports.found import Import, Kind, describe_changes, module_of
-from hanse.imports.loading import (
-    find_registered,
-    is_from,
-    is_loaded,
-    list_functions,
-    load_import,
-    load_imports,
-    load_same,
-)
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.imports.finding import find_import, inspect_again, inspect_import
+    from hanse.imports.found import Import, Kind, describe_changes, module_of
+    from hanse.imports.loading import (
+        find_registered,
+        is_from,
+        is_loaded,
+        list_functions,
+        load_import,
+        load_imports,
+        load_same,
+    )
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.imports.finding": ("find_import", "inspect_again", "inspect_import"),
+            "hanse.imports.found": ("Import", "Kind", "describe_changes", "module_of"),
+            "hanse.imports.loading": (
+                "find_registered",
+                "is_from",
+                "is_loaded",
+                "list_functions",
+                "load_import",
+                "load_imports",
+                "load_same",
+            ),
+        },
+    )
 
 __all__ = [
     "Import",

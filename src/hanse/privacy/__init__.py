@@ -86,6 +86,9 @@ else:
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
             "hanse.privacy.views": ("View", "describe_views"),
         },
+        registers={
+            "hanse.privacy.correlated": ("Draws",),
+        },
     )
 
 __all__ = [

@@ -10,13 +10,32 @@ so none stands together with a reducer that hides them. `worker_momentum` and `r
 give clients and the server the memory that centred clipping counts on.
 """
 
-from hanse.robust.before import bucketing, nearest_neighbour_mixing, norm_bound
-from hanse.robust.centres import centred_clipping, geometric_median
-from hanse.robust.coordinates import median, trimmed_mean
-from hanse.robust.history import recentre, worker_momentum
-from hanse.robust.rule import Rule
-from hanse.robust.selections import bulyan, krum, minimum_diameter, multi_krum
-from hanse.robust.trust import cosine_trust
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.robust.before import bucketing, nearest_neighbour_mixing, norm_bound
+    from hanse.robust.centres import centred_clipping, geometric_median
+    from hanse.robust.coordinates import median, trimmed_mean
+    from hanse.robust.history import recentre, worker_momentum
+    from hanse.robust.rule import Rule
+    from hanse.robust.selections import bulyan, krum, minimum_diameter, multi_krum
+    from hanse.robust.trust import cosine_trust
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.robust.before": ("bucketing", "nearest_neighbour_mixing", "norm_bound"),
+            "hanse.robust.centres": ("centred_clipping", "geometric_median"),
+            "hanse.robust.coordinates": ("median", "trimmed_mean"),
+            "hanse.robust.history": ("recentre", "worker_momentum"),
+            "hanse.robust.rule": ("Rule",),
+            "hanse.robust.selections": ("bulyan", "krum", "minimum_diameter", "multi_krum"),
+            "hanse.robust.trust": ("cosine_trust",),
+        },
+        registers={},
+    )
 
 __all__ = [
     "Rule",

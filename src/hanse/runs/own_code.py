@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hanse.algorithms import trained_by
 from hanse.config import IMPORTS, Experiment
 from hanse.core import InvalidInput
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class_name
 from hanse.imports import (
     Import,
     describe_changes,
@@ -74,7 +74,7 @@ def _list_own_code(obj: Any) -> Iterator[Any]:
         with suppress(InvalidInput):
             yield obj.find()
     elif dataclasses.is_dataclass(kind):
-        if not kind.__module__.startswith("hanse.") and kind in find_classes(kind).values():
+        if not kind.__module__.startswith("hanse.") and find_class_name(kind) is not None:
             yield kind
         for f in dataclasses.fields(kind):
             yield from _list_own_code(getattr(obj, f.name, None))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from hanse.core.exchange import Record, TicketTimes
 from hanse.evaluation import as_percent, as_seconds
-from hanse.simulation import Clock
 
 if TYPE_CHECKING:
     from hanse.runs.preparation import Prepared
@@ -102,6 +101,8 @@ def describe_planned_time(
 
 def time_exchanges(ready: "Prepared", planned: Mapping[str, Sequence[Any]]) -> dict[str, float] | None:
     """Times rounds on the clock that a run has, one after the other, with the bytes of one client."""
+    from hanse.simulation import Clock
+
     conditions = ready.experiment.devices.conditions()
     if conditions is None:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.config import IN_PYTHON
 from hanse.core import InvalidInput
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class
 from hanse.data import Tabular
 from hanse.preprocessing import Encoder
 
@@ -71,7 +71,7 @@ class Wanted:
             raise InvalidInput("the run names columns by something other than strings")
         return cls(
             kind,
-            kind in find_classes(Tabular),
+            kind is not None and find_class(kind, Tabular) is not None,
             tuple(feature_shape),
             num_classes,
             tuple(classes),

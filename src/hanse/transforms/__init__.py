@@ -13,29 +13,66 @@ which entries share a range (`per_tensor()`, `per_block(size)`), and what happen
 (`error_feedback()`, `none()`). `wire_bytes` measures a model's size after each transform of a chain.
 """
 
-from hanse.transforms.cast import cast
-from hanse.transforms.clip import clip
-from hanse.transforms.deflate import deflate
-from hanse.transforms.draws import DrawScope, per_client, per_round
-from hanse.transforms.low_rank import (
-    Factors,
-    Layout,
-    low_rank,
-    out_first,
-    out_last,
-    train_a,
-    train_b,
-    train_both,
-)
-from hanse.transforms.mask import random_mask
-from hanse.transforms.quantize import quantize
-from hanse.transforms.ranges import Over, per_block, per_tensor
-from hanse.transforms.residuals import Residual, error_feedback, none
-from hanse.transforms.rotate import rotate
-from hanse.transforms.sign import sign
-from hanse.transforms.sizes import WireSize, wire_bytes
-from hanse.transforms.subsample import subsample
-from hanse.transforms.top_k import top_k
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.transforms.cast import cast
+    from hanse.transforms.clip import clip
+    from hanse.transforms.deflate import deflate
+    from hanse.transforms.draws import DrawScope, per_client, per_round
+    from hanse.transforms.low_rank import (
+        Factors,
+        Layout,
+        low_rank,
+        out_first,
+        out_last,
+        train_a,
+        train_b,
+        train_both,
+    )
+    from hanse.transforms.mask import random_mask
+    from hanse.transforms.quantize import quantize
+    from hanse.transforms.ranges import Over, per_block, per_tensor
+    from hanse.transforms.residuals import Residual, error_feedback, none
+    from hanse.transforms.rotate import rotate
+    from hanse.transforms.sign import sign
+    from hanse.transforms.sizes import WireSize, wire_bytes
+    from hanse.transforms.subsample import subsample
+    from hanse.transforms.top_k import top_k
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.transforms.cast": ("cast",),
+            "hanse.transforms.clip": ("clip",),
+            "hanse.transforms.deflate": ("deflate",),
+            "hanse.transforms.draws": ("DrawScope", "per_client", "per_round"),
+            "hanse.transforms.low_rank": (
+                "Factors",
+                "Layout",
+                "low_rank",
+                "out_first",
+                "out_last",
+                "train_a",
+                "train_b",
+                "train_both",
+            ),
+            "hanse.transforms.mask": ("random_mask",),
+            "hanse.transforms.quantize": ("quantize",),
+            "hanse.transforms.ranges": ("Over", "per_block", "per_tensor"),
+            "hanse.transforms.residuals": ("Residual", "error_feedback", "none"),
+            "hanse.transforms.rotate": ("rotate",),
+            "hanse.transforms.sign": ("sign",),
+            "hanse.transforms.sizes": ("WireSize", "wire_bytes"),
+            "hanse.transforms.subsample": ("subsample",),
+            "hanse.transforms.top_k": ("top_k",),
+        },
+        registers={
+            "hanse.transforms.draws": ("Redrawn",),
+        },
+    )
 
 __all__ = [
     "DrawScope",

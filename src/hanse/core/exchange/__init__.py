@@ -83,8 +83,11 @@ if TYPE_CHECKING:
     from hanse.core.values import (
         add_padding,
         digest,
+        find_class,
+        find_class_name,
         find_classes,
         flatten,
+        has_classes,
         measure_layout,
         measure_packed_bytes,
         pack,
@@ -177,8 +180,11 @@ else:
             "hanse.core.values": (
                 "add_padding",
                 "digest",
+                "find_class",
                 "find_classes",
+                "find_class_name",
                 "flatten",
+                "has_classes",
                 "measure_layout",
                 "measure_packed_bytes",
                 "pack",
@@ -189,6 +195,10 @@ else:
                 "unpack",
             ),
             "hanse.core.work": ("Everything",),
+        },
+        registers={
+            "hanse.core.exchange.downlink": ("Change", "Broadcast", "Held", "Reference"),
+            "hanse.core.exchange.tickets": ("Ticket", "ClosedTicket", "DispatchRecord", "PoissonSample"),
         },
     )
 
@@ -265,6 +275,8 @@ __all__ = [
     "encode",
     "explain_decline",
     "explain_orphan",
+    "find_class",
+    "find_class_name",
     "find_classes",
     "find_renamed_class",
     "find_renamed_fields",
@@ -272,6 +284,7 @@ __all__ = [
     "find_test_client",
     "flatten",
     "frozen",
+    "has_classes",
     "held_bytes",
     "is_higher_better",
     "is_of_training",

@@ -1,24 +1,65 @@
 """Metrics of predictions, as values: of classes, of numbers, of risks and of texts."""
 
-from hanse.evaluation.metrics.classes import (
-    MOST_CLASSES,
-    accuracy,
-    auroc,
-    average_precision,
-    balanced_accuracy,
-    brier,
-    calibration_error,
-    confusion_matrix,
-    f1,
-    log_loss,
-    perplexity,
-    sensitivity,
-    specificity,
-)
-from hanse.evaluation.metrics.metric import UNDEFINED, Metric
-from hanse.evaluation.metrics.numbers import concordance, mae, r2, rmse
-from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
-from hanse.evaluation.metrics.statistics import Statistic
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.evaluation.metrics.classes import (
+        accuracy,
+        auroc,
+        average_precision,
+        balanced_accuracy,
+        brier,
+        calibration_error,
+        confusion_matrix,
+        f1,
+        log_loss,
+        perplexity,
+        sensitivity,
+        specificity,
+    )
+    from hanse.evaluation.metrics.metric import (
+        UNDEFINED,
+        Metric,
+        find_metric,
+        list_near_metrics,
+        parse_metric,
+    )
+    from hanse.evaluation.metrics.numbers import concordance, mae, r2, rmse
+    from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
+    from hanse.evaluation.metrics.statistics import Statistic
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.evaluation.metrics.classes": (
+                "accuracy",
+                "auroc",
+                "average_precision",
+                "balanced_accuracy",
+                "brier",
+                "calibration_error",
+                "confusion_matrix",
+                "f1",
+                "log_loss",
+                "perplexity",
+                "sensitivity",
+                "specificity",
+            ),
+            "hanse.evaluation.metrics.metric": (
+                "UNDEFINED",
+                "Metric",
+                "find_metric",
+                "list_near_metrics",
+                "parse_metric",
+            ),
+            "hanse.evaluation.metrics.numbers": ("concordance", "mae", "r2", "rmse"),
+            "hanse.evaluation.metrics.scored": ("CLASSES", "ScoredRows", "make_constant_rows", "score_rows"),
+            "hanse.evaluation.metrics.statistics": ("Statistic",),
+        },
+        registers={},
+    )
 
 __all__ = [
     "CLASSES",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hanse.core import InvalidInput, Work
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.enrolment import check, check_address, examine, fetch_plans, join, rotate_key
 from hanse.network.client.gate import check_versions
@@ -143,9 +143,8 @@ def _check_houses(client_home: ClientHome, plans: Sequence[SealedPlan]) -> bool:
 
     Raises: InvalidInput: if it is missing or damaged.
     """
-    known = find_classes(Work)
     works = {envelope.work for plan in plans for envelope in Envelopes.read(plan.envelopes)}
-    reading = sorted(name for name in works if name in known and known[name].needs_houses)
+    reading = sorted(name for name in works if (work := find_class(name, Work)) and work.needs_houses)
     if reading and client_home.houses is None:
         raise InvalidInput(
             f"the plan has {', '.join(reading)}, for which the houses share a secret that the server does "

@@ -18,7 +18,7 @@ from hanse.core.exchange import (
     Signer,
     Task,
     digest,
-    find_classes,
+    find_class,
     join_memory,
 )
 from hanse.imports import Import
@@ -448,9 +448,10 @@ class Roles:
 
 def _needs_data(run: OpenRun, party: PartyId) -> bool:
     """Returns whether any work that the plan asks of a party reads data, as far as it is known here."""
-    known, role = find_classes(Work), name_role(party)
+    role = name_role(party)
     asked = [envelope.work for envelope in Envelopes.read(run.sealed.envelopes) if envelope.role == role]
-    return not asked or any(known[name].needs_data if name in known else True for name in asked)
+    works = [find_class(name, Work) for name in asked]
+    return not works or any(work is None or work.needs_data for work in works)
 
 
 def _bind_nothing(plan: Plan) -> None:

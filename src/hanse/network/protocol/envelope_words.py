@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hanse.core import PartSpec, Reducer, Release, Spec, TensorSpec, Transform, Work, fields, sgd_rule
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class, find_classes
 from hanse.network.protocol.envelope import Envelope, name_one
 from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
 from hanse.network.protocol.sealed_plan import SealedPlan
@@ -99,7 +99,7 @@ def _describe_phase(envelope: Envelope) -> str:
 
     That it is a phase is the server's word alone. So it must come with a reducer that hides single messages.
     """
-    work = find_classes(Work).get(envelope.work) if envelope.is_phase else None
+    work = find_class(envelope.work, Work) if envelope.is_phase else None
     modules = {kind.__module__ for kind in find_classes(Reducer).values() if kind.hides}
     if work is None or work.__module__ not in modules:
         return ""
@@ -149,7 +149,7 @@ def _is_number(tensor: Form) -> bool:
 def _find_words(form: Form, kind: type, words: str) -> str:
     """Returns what a transform or reducer says of itself, or how it is written if it is not known here."""
     try:
-        held = _build(form, find_classes(object))
+        held = _build(form)
         if isinstance(held, kind):
             return str(getattr(held, words))
     except Exception:  # a stranger's fields may be of any type, and a class of users may do anything
@@ -166,13 +166,13 @@ def find_releases(part: Form) -> tuple[Release, ...] | None:
     ((), None)
     """
     try:
-        known, said = find_classes(object), part["spec"]
+        said = part["spec"]
         tensors = {name: TensorSpec(tuple(shape), dtype) for name, (dtype, *shape) in said["tensors"].items()}
         others = {f.name: said[f.name] for f in fields(Spec) if f.name != "tensors"}
         weight = part["max_weight"]
         if type(weight) not in (int, float) or any(isinstance(held, dict) for held in others.values()):
             return None
-        uplink, into = _build(part["uplink"], known), _build(part["into"], known)
+        uplink, into = _build(part["uplink"]), _build(part["into"])
         return PartSpec(Spec(tensors, **others), uplink, into, weight).chain().releases
     except Exception:  # a pattern, or a class that is not imported here
         return None
@@ -191,23 +191,24 @@ def find_fewest(envelope: Envelope) -> int:
 
     Reducers that hide say it themselves, since clients are lost in the course of their protocols.
     """
-    known, fewest = find_classes(object), list[int]()
+    fewest = list[int]()
     for part in envelope.pattern["uplink"].values():
         try:
-            into = _build(part["into"], known)
+            into = _build(part["into"])
             fewest.append(into.fewest if into.hides else envelope.fewest)
         except Exception:  # a pattern, or a class that is not imported here
             fewest.append(0 if part["hides"] else envelope.fewest)
     return min(fewest, default=envelope.fewest)
 
 
-def _build(form: Form, known: Mapping[str, type]) -> Any:
+def _build(form: Form) -> Any:
     """Builds a value from its form; a class that is not known here, and a pattern, remain plain data."""
     if isinstance(form, list):
-        return tuple(_build(item, known) for item in form)
-    if not isinstance(form, dict) or form.get("$") not in known:
+        return tuple(map(_build, form))
+    if not isinstance(form, dict) or "$" not in form:
         return form
-    return known[form["$"]](**{name: _build(item, known) for name, item in form.items() if name != "$"})
+    cls = find_class(form["$"])
+    return form if cls is None else cls(**{name: _build(item) for name, item in form.items() if name != "$"})
 
 
 def _wrap(text: str, indent: int = 0) -> list[str]:

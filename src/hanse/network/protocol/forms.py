@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hanse.core import InvalidInput, Key, Keys, TensorSpec, fields
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import find_class_name
 
 __all__ = [
     "ANY",
@@ -50,17 +50,10 @@ MISSING: Form = {WIDE: "missing"}
 # -- forms -------------------------------------------------------------------------------------
 
 
-_NAMES: dict[type, str] = {}
-
-
 def _name_class(cls: type) -> str:
-    known = _NAMES.get(cls)
-    if known is not None:
-        return known
-    name = next((name for name, known in find_classes(object).items() if known is cls), None)
+    name = find_class_name(cls)
     if name is None:
         raise InvalidInput(f"{cls.__qualname__} is not marked with @value, so it can't be sent")
-    _NAMES[cls] = name
     return name
 
 

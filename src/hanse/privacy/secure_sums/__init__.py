@@ -7,14 +7,58 @@ parties      draw_secrets, deal, mask ...  the protocol, without exchanges
 reducers     secure_sum, secure_mean       the protocol as reducers
 """
 
-from hanse.privacy.secure_sums.graph import draw_neighbours
-from hanse.privacy.secure_sums.limbs import limbs
-from hanse.privacy.secure_sums.masks import add_masks
-from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
-from hanse.privacy.secure_sums.promises import TOLD_BYTES, hash_told
-from hanse.privacy.secure_sums.reducers import SecureReducer, secure_mean, secure_sum
-from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total, to_dtype
-from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.privacy.secure_sums.graph import draw_neighbours
+    from hanse.privacy.secure_sums.masks import add_masks
+    from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
+    from hanse.privacy.secure_sums.promises import TOLD_BYTES, hash_told
+    from hanse.privacy.secure_sums.reducers import SecureReducer, secure_mean, secure_sum
+    from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total, to_dtype
+    from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.privacy.secure_sums.graph": ("draw_neighbours",),
+            "hanse.privacy.secure_sums.masks": ("add_masks",),
+            "hanse.privacy.secure_sums.parties": (
+                "advertise",
+                "deal",
+                "draw_secrets",
+                "mask",
+                "reveal",
+                "unmask",
+            ),
+            "hanse.privacy.secure_sums.promises": ("TOLD_BYTES", "hash_told"),
+            "hanse.privacy.secure_sums.reducers": ("SecureReducer", "secure_mean", "secure_sum"),
+            "hanse.privacy.secure_sums.ring": (
+                "Encoding",
+                "encode_parts",
+                "make_encoding",
+                "split_total",
+                "to_dtype",
+            ),
+            "hanse.privacy.secure_sums.thresholds": (
+                "Assumptions",
+                "Thresholds",
+                "find_range",
+                "find_thresholds",
+            ),
+        },
+        registers={
+            "hanse.privacy.secure_sums.reducers": (
+                "advertise_keys",
+                "deal_shares",
+                "mask_parts",
+                "confirm_survivors",
+                "reveal_shares",
+            ),
+        },
+    )
 
 __all__ = [
     "TOLD_BYTES",

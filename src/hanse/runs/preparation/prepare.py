@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.algorithms import OBJECTIVE, PeerTraining, settle_fraction
-from hanse.config import Experiment, find_metric
+from hanse.algorithms import OBJECTIVE, settle_fraction
+from hanse.config import Experiment
 from hanse.core import (
     DifferentiableLearner,
     InvalidInput,
@@ -60,7 +60,7 @@ def prepare_run(experiment: Experiment) -> Prepared:
         experiment = experiment if model is experiment.model else replace(experiment, model=model)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
-    if isinstance(algorithm, PeerTraining):
+    if hasattr(algorithm, "check_peers"):
         algorithm.check_peers(population.num_clients)
     algorithm = protect(algorithm, experiment.privacy, population.num_clients, experiment.rounds)
     if experiment.secure:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import prod
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
 from hanse.attacks import Adversary
@@ -37,13 +37,9 @@ from hanse.data import VALIDATION, FederatedData, own_test
 from hanse.evaluation import CLASSES, Budget, Measured, Metric, find_width, make_evaluation, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
-from hanse.preprocessing import Encoder
 from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation, local
 from hanse.runs.adversary import (
     OF_MARKED,
-    LieCount,
-    LyingBackend,
-    LyingRuntime,
     PoisonedPopulation,
     find_parties,
     find_triggers,
@@ -63,6 +59,10 @@ from hanse.runs.protection import (
 )
 from hanse.runs.start import initial
 from hanse.simulation import ClientBackend, InProcess, Simulation
+
+if TYPE_CHECKING:
+    from hanse.preprocessing import Encoder
+    from hanse.runs.adversary import LieCount
 
 __all__ = ["Prepared"]
 
@@ -87,7 +87,7 @@ class Prepared:
     population: FederatedData
     learner: Learner
     stop: Stop
-    encoder: Encoder | None = None
+    encoder: "Encoder | None" = None
     metrics: tuple[Metric, ...] = ()
 
     @cached_property
@@ -277,10 +277,14 @@ class Prepared:
         return adversary.find_liars(people.num_clients, people.names, key)
 
     @cached_property
-    def tally(self) -> LieCount | None:
+    def tally(self) -> "LieCount | None":
         """The liars of the run and their success; None: nobody lies."""
         adversary = self.experiment.adversary
-        return None if adversary is None else LieCount(adversary)
+        if adversary is None:
+            return None
+        from hanse.runs.adversary import LieCount
+
+        return LieCount(adversary)
 
     @cached_property
     def party_data(self) -> FederatedData | PoisonedPopulation:
@@ -364,6 +368,8 @@ class Prepared:
             backend = InProcess(self.learner, self.party_data, self.keys)
         elif self.experiment.adversary is not None:
             model, people = Spec.of(self.start()), self.party_data
+            from hanse.runs.adversary import LyingBackend
+
             assert isinstance(people, PoisonedPopulation)
             assert self.tally is not None
             backend = LyingBackend(
@@ -397,7 +403,11 @@ class Prepared:
 
     def watch_lies(self, runtime: Simulation) -> Runtime:
         """Lets a runtime take down what comes of lies; if nobody lies, it is returned as it is."""
-        return runtime if self.tally is None else LyingRuntime(runtime, self.tally)
+        if self.tally is None:
+            return runtime
+        from hanse.runs.adversary import LyingRuntime
+
+        return LyingRuntime(runtime, self.tally)
 
     def backend(self, num_rounds: int, *, alone: bool = True) -> ClientBackend:
         """Makes the backend of the experiment's execution, which has to be closed.

@@ -29,6 +29,7 @@ else:
             "hanse.runs.protection.training": ("private_training",),
             "hanse.runs.protection.views": ("describe_preprocessing", "find_views"),
         },
+        registers={},
     )
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Runs with `secure = true`: all that clients send enters secure sums, and what can't is refused."""
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hanse.core import (
     Algorithm,
@@ -16,8 +16,9 @@ from hanse.core import (
     sum,
 )
 from hanse.core.exchange import Dispatch
-from hanse.evaluation import CLASSES
-from hanse.privacy.secure_sums import SecureReducer, limbs, secure_mean, secure_sum
+
+if TYPE_CHECKING:
+    from hanse.privacy.secure_sums import SecureReducer
 
 __all__ = ["choose_limbs", "choose_metrics_sum", "guard_hidden", "hide_updates"]
 
@@ -32,6 +33,8 @@ FEWEST_CLIENTS = 1024
 
 def hide_updates(algorithm: Algorithm[Any], num_clients: int) -> Algorithm[Any]:
     """Returns an algorithm whose mean or sum of updates is a secure one. Raises: CompositionError."""
+    from hanse.privacy.secure_sums import secure_mean, secure_sum
+
     into: Any = getattr(algorithm, "into", None)
     if isinstance(into, Reducer) and into.hides:
         return algorithm
@@ -53,6 +56,8 @@ def hide_updates(algorithm: Algorithm[Any], num_clients: int) -> Algorithm[Any]:
 
 def choose_metrics_sum(algorithm: Algorithm[Any], parties: tuple[PartyId, ...]) -> Reducer[Any]:
     """Returns the reducer of metrics: a secure sum under the assumptions of updates, if clients measure."""
+    from hanse.privacy.secure_sums import SecureReducer, secure_sum
+
     into: Any = getattr(algorithm, "into", None)
     if not any(player(party) is not None for party in parties):
         return sum()

@@ -6,14 +6,10 @@ from typing import Any
 
 from hanse.core import Program, RoundAbandoned, player
 from hanse.core.exchange import Dispatch, Sample
-from hanse.privacy import describe_views, encrypted_mean, encrypted_sum, noises_examples, skellam
+from hanse.privacy import describe_views, noises_examples
 from hanse.simulation import Simulation
 
-__all__ = ["SETTINGS", "describe_preprocessing", "find_views"]
-
-SETTINGS = (encrypted_mean, encrypted_sum, skellam)
-"""What settings and plans may name, and nothing else imports; importing it registers it."""
-
+__all__ = ["describe_preprocessing", "find_views"]
 
 ALONE = (
     "the server: can single a client out, if it lies: it sends tensors to each client alone, and the others "
