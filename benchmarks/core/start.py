@@ -1,11 +1,12 @@
 """The time that Hanse needs to start, and the size of its core install.
 
-    python benchmarks/core/start.py [--install]
+    python benchmarks/core/start.py [--install] [--before SRC]
 
 Medians over fresh processes: importing the package, `hanse run --set rounds=1` from command to end, and
 processor seconds, which a busy machine changes less: of `hanse run`, 100 rounds of the digits, beside
 importing NumPy and SQLAlchemy, which every run needs.
-With --install, a fresh virtual environment is made and the core install in it is weighed.
+With --install, a fresh virtual environment is made and the core install in it is weighed. With --before,
+nothing but processor seconds of commands is measured, by turns with an earlier version, whose `src` is named.
 """
 
 import os
@@ -39,12 +40,49 @@ def median(*command: str) -> float:
 def processor_seconds(*command: str) -> float:
     """Return the median of the processor seconds of several runs, after one that warms the caches."""
     spent = []
-    for _ in range(RUNS + 1):
+    for _ in range(TURNS + 1):
         before = os.times()
         subprocess.run(command, check=True, capture_output=True)
         after = os.times()
         spent.append(after[2] + after[3] - before[2] - before[3])
     return round(statistics.median(spent[1:]), 3)
+
+
+COMMANDS = {
+    "run_digits": ("run",),
+    "run_one_round": ("run", "--set", "rounds=1"),
+    "ls": ("ls",),
+}
+TURNS = 3
+
+
+def measure_turns(before: Path) -> dict[str, dict[str, float]]:
+    """Return the least processor seconds of commands, by turns before and now, and their ratio."""
+    paths = {"before_s": before, "now_s": PROJECT / "src"}
+    spent: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(RUNS + 1):  # the first one compiles, and begins the store
+            for command, words in COMMANDS.items():
+                for version, path in paths.items():
+                    store = ["--store", str(Path(folder, f"{version}.db"))]
+                    env = {
+                        **os.environ,
+                        "PYTHONPATH": str(path),
+                        "PYTHONPYCACHEPREFIX": str(Path(folder, version)),
+                    }
+                    env.pop("PYTHONDONTWRITEBYTECODE", None)
+                    began = os.times()
+                    asked = [sys.executable, "-m", "hanse", *words, *store]
+                    subprocess.run(asked, check=True, capture_output=True, env=env)
+                    ended = os.times()
+                    if turn:
+                        seconds = ended[2] + ended[3] - began[2] - began[3]
+                        spent.setdefault((command, version), []).append(seconds)
+    least = {
+        command: {version: round(min(spent[command, version]), 2) for version in paths}
+        for command in COMMANDS
+    }
+    return {command: {**s, "ratio": round(s["now_s"] / s["before_s"], 2)} for command, s in least.items()}
 
 
 def imported() -> float:
@@ -72,6 +110,10 @@ def weigh(folder: Path) -> int:
 
 def main() -> None:
     """Measure and save."""
+    if "--before" in sys.argv:
+        before = Path(sys.argv[sys.argv.index("--before") + 1]).resolve()
+        keep(__file__, "before_and_now", {"turns": TURNS, **measure_turns(before)})
+        return
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder, "runs.db"))
         first = median(sys.executable, "-m", "hanse", "run", "--set", "rounds=1", "--store", store)

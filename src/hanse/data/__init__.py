@@ -1,7 +1,6 @@
 """Federated data: data sets, partitions of them, and the clients that hold the parts.
 
 >>> from hanse.core import Key
->>> from hanse.data import digits, dirichlet, partition_data
 >>> data = partition_data(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))
 >>> data.num_clients, data.num_examples, data.client(0).x.shape[1:]
 (10, 1438, (64,))
@@ -15,9 +14,17 @@ if TYPE_CHECKING:
     from hanse.data.checks import check_examples
     from hanse.data.custom import custom
     from hanse.data.datasets import Dataset, TrainTest, arrays, digits
-    from hanse.data.delimited import DELIMITERS, csv, find_formats, find_limit
+    from hanse.data.delimited import (
+        csv,
+        find_date_in_numbers,
+        find_formats,
+        find_limit,
+        part_dates,
+        read_names,
+        read_words,
+    )
     from hanse.data.description import Description, describe
-    from hanse.data.files import NeedsSetting, UnreadableRows, extra, read_bytes, tell_encoding, text_lines
+    from hanse.data.files import NeedsSetting, ShowsCell, UnreadableRows, extra, read_bytes, tell_encoding
     from hanse.data.groups import by_key, regions
     from hanse.data.idx import idx, mnist
     from hanse.data.labels import class_names, classes_of, find_gaps, to_categories
@@ -45,15 +52,7 @@ if TYPE_CHECKING:
         quantity,
     )
     from hanse.data.sources import RowWise, Source, draw_groups, held_out
-    from hanse.data.tables import (
-        IDENTIFIES,
-        Rows,
-        Tabular,
-        as_table,
-        assemble,
-        is_numbering,
-        names_places,
-    )
+    from hanse.data.tables import IDENTIFIES, Rows, Tabular, as_table, assemble, is_numbering, names_places
     from hanse.data.text import text
 else:
     __getattr__ = load_from(
@@ -61,25 +60,61 @@ else:
         {
             "hanse.data.checks": ("check_examples",),
             "hanse.data.custom": ("custom",),
-            "hanse.data.datasets": ("Dataset", "TrainTest", "arrays", "digits"),
-            "hanse.data.delimited": ("DELIMITERS", "csv", "find_formats", "find_limit"),
-            "hanse.data.description": ("Description", "describe"),
+            "hanse.data.datasets": (
+                "Dataset",
+                "TrainTest",
+                "arrays",
+                "digits",
+            ),
+            "hanse.data.delimited": (
+                "csv",
+                "find_date_in_numbers",
+                "find_formats",
+                "find_limit",
+                "part_dates",
+                "read_names",
+                "read_words",
+            ),
+            "hanse.data.description": (
+                "Description",
+                "describe",
+            ),
             "hanse.data.files": (
                 "NeedsSetting",
+                "ShowsCell",
                 "UnreadableRows",
                 "extra",
                 "read_bytes",
                 "tell_encoding",
-                "text_lines",
             ),
-            "hanse.data.groups": ("by_key", "regions"),
-            "hanse.data.idx": ("idx", "mnist"),
-            "hanse.data.labels": ("class_names", "classes_of", "find_gaps", "to_categories"),
-            "hanse.data.libraries": ("hugging_face", "scikit_learn"),
+            "hanse.data.groups": (
+                "by_key",
+                "regions",
+            ),
+            "hanse.data.idx": (
+                "idx",
+                "mnist",
+            ),
+            "hanse.data.labels": (
+                "class_names",
+                "classes_of",
+                "find_gaps",
+                "to_categories",
+            ),
+            "hanse.data.libraries": (
+                "hugging_face",
+                "scikit_learn",
+            ),
             "hanse.data.libsvm": ("libsvm",),
             "hanse.data.npz": ("npz",),
             "hanse.data.parquet": ("parquet",),
-            "hanse.data.partitions": ("Assignment", "Partition", "dirichlet", "iid", "shards"),
+            "hanse.data.partitions": (
+                "Assignment",
+                "Partition",
+                "dirichlet",
+                "iid",
+                "shards",
+            ),
             "hanse.data.party_files": ("party_files",),
             "hanse.data.population": (
                 "VALIDATION",
@@ -98,7 +133,12 @@ else:
                 "power_law",
                 "quantity",
             ),
-            "hanse.data.sources": ("RowWise", "Source", "draw_groups", "held_out"),
+            "hanse.data.sources": (
+                "RowWise",
+                "Source",
+                "draw_groups",
+                "held_out",
+            ),
             "hanse.data.tables": (
                 "IDENTIFIES",
                 "Rows",

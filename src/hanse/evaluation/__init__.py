@@ -6,10 +6,16 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.evaluation.assessment import (
+        FEWEST_PARTIES,
         assess_at_parties,
         assess_pooled,
+        describe_assessment,
+        describe_intervals,
         describe_metrics,
-        tell_metrics,
+        find_intervals,
+        tabulate_confusion,
+        tabulate_metrics,
+        tell_clients,
     )
     from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
     from hanse.evaluation.clients import (
@@ -19,12 +25,22 @@ if TYPE_CHECKING:
         TEST_SET,
         description,
         list_own_examples,
+        measure_clients,
         measure_metrics,
         measure_spread,
         of_one_class,
         passes,
+        spread_of,
     )
-    from hanse.evaluation.comparison import NAMES, metric_of, name_stop_metric, spent_on, table, tell_target
+    from hanse.evaluation.comparison import (
+        NAMES,
+        describe_on_site,
+        metric_of,
+        name_stop_metric,
+        spent_on,
+        table,
+        tell_target,
+    )
     from hanse.evaluation.consensus import describe_consensus
     from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_percent, as_seconds
     from hanse.evaluation.headline import Guessing, write_headline
@@ -50,11 +66,8 @@ if TYPE_CHECKING:
         concordance,
         confusion_matrix,
         f1,
-        find_metric,
-        list_near_metrics,
         log_loss,
         mae,
-        parse_metric,
         perplexity,
         r2,
         rmse,
@@ -62,6 +75,7 @@ if TYPE_CHECKING:
         sensitivity,
         specificity,
     )
+    from hanse.evaluation.own_row import ask_rows, measure_row
     from hanse.evaluation.parties import (
         HELPED,
         HURT,
@@ -83,12 +97,23 @@ else:
         __name__,
         {
             "hanse.evaluation.assessment": (
+                "FEWEST_PARTIES",
                 "assess_at_parties",
                 "assess_pooled",
+                "describe_assessment",
+                "describe_intervals",
                 "describe_metrics",
-                "tell_metrics",
+                "find_intervals",
+                "tabulate_confusion",
+                "tabulate_metrics",
+                "tell_clients",
             ),
-            "hanse.evaluation.baselines": ("Baseline", "Budget", "centralised", "on_site"),
+            "hanse.evaluation.baselines": (
+                "Baseline",
+                "Budget",
+                "centralised",
+                "on_site",
+            ),
             "hanse.evaluation.clients": (
                 "MAX_CLIENTS",
                 "OWN_TEST",
@@ -96,13 +121,16 @@ else:
                 "TEST_SET",
                 "description",
                 "list_own_examples",
+                "measure_clients",
                 "measure_metrics",
                 "measure_spread",
                 "of_one_class",
                 "passes",
+                "spread_of",
             ),
             "hanse.evaluation.comparison": (
                 "NAMES",
+                "describe_on_site",
                 "metric_of",
                 "name_stop_metric",
                 "spent_on",
@@ -110,8 +138,17 @@ else:
                 "tell_target",
             ),
             "hanse.evaluation.consensus": ("describe_consensus",),
-            "hanse.evaluation.formats": ("as_bytes", "as_cell", "as_number", "as_percent", "as_seconds"),
-            "hanse.evaluation.headline": ("Guessing", "write_headline"),
+            "hanse.evaluation.formats": (
+                "as_bytes",
+                "as_cell",
+                "as_number",
+                "as_percent",
+                "as_seconds",
+            ),
+            "hanse.evaluation.headline": (
+                "Guessing",
+                "write_headline",
+            ),
             "hanse.evaluation.measuring": (
                 "Measured",
                 "evaluate_metrics",
@@ -134,17 +171,18 @@ else:
                 "concordance",
                 "confusion_matrix",
                 "f1",
-                "find_metric",
-                "list_near_metrics",
                 "log_loss",
                 "mae",
-                "parse_metric",
                 "perplexity",
                 "r2",
                 "rmse",
                 "score_rows",
                 "sensitivity",
                 "specificity",
+            ),
+            "hanse.evaluation.own_row": (
+                "ask_rows",
+                "measure_row",
             ),
             "hanse.evaluation.parties": (
                 "HELPED",

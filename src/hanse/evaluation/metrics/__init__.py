@@ -6,6 +6,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.evaluation.metrics.classes import (
+        MOST_CLASSES,
         accuracy,
         auroc,
         average_precision,
@@ -19,13 +20,7 @@ if TYPE_CHECKING:
         sensitivity,
         specificity,
     )
-    from hanse.evaluation.metrics.metric import (
-        UNDEFINED,
-        Metric,
-        find_metric,
-        list_near_metrics,
-        parse_metric,
-    )
+    from hanse.evaluation.metrics.metric import UNDEFINED, Metric
     from hanse.evaluation.metrics.numbers import concordance, mae, r2, rmse
     from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
     from hanse.evaluation.metrics.statistics import Statistic
@@ -34,6 +29,7 @@ else:
         __name__,
         {
             "hanse.evaluation.metrics.classes": (
+                "MOST_CLASSES",
                 "accuracy",
                 "auroc",
                 "average_precision",
@@ -50,12 +46,19 @@ else:
             "hanse.evaluation.metrics.metric": (
                 "UNDEFINED",
                 "Metric",
-                "find_metric",
-                "list_near_metrics",
-                "parse_metric",
             ),
-            "hanse.evaluation.metrics.numbers": ("concordance", "mae", "r2", "rmse"),
-            "hanse.evaluation.metrics.scored": ("CLASSES", "ScoredRows", "make_constant_rows", "score_rows"),
+            "hanse.evaluation.metrics.numbers": (
+                "concordance",
+                "mae",
+                "r2",
+                "rmse",
+            ),
+            "hanse.evaluation.metrics.scored": (
+                "CLASSES",
+                "ScoredRows",
+                "make_constant_rows",
+                "score_rows",
+            ),
             "hanse.evaluation.metrics.statistics": ("Statistic",),
         },
         registers={},

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from hanse.core import Array, InvalidInput, Prediction, fields
-from hanse.core.exchange import find_class, find_classes
+from hanse.core.exchange import find_classes
 from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
 from hanse.evaluation.metrics.statistics import ClassCounts, Errors, Pairs, Statistic
 
@@ -122,68 +122,3 @@ class Metric(ABC):
 
     def check_classes(self, num_classes: int | None) -> None:  # noqa: B027 (most suit any number)
         """Checks that it is defined for so many classes. Raises: InvalidInput: if it is not."""
-
-
-def find_metric(name: str) -> bool:
-    """Returns whether text begins with the name of a metric.
-
-    >>> find_metric("auroc"), find_metric("sensitivity(threshold=0.3)"), find_metric("loss")
-    (True, True, False)
-    """
-    return find_class(name.partition("(")[0].strip(), Metric) is not None
-
-
-def parse_metric(text: str) -> Metric:
-    """Reads a metric from text, as one writes it in settings.
-
-    >>> parse_metric("sensitivity(threshold=0.3)").key
-    'sensitivity(threshold=0.3)'
-
-    Raises: InvalidInput: if there is no such metric, or its arguments can't be used.
-    """
-    name = text.partition("(")[0].strip()
-    cls = find_class(name, Metric)
-    if cls is None:
-        raise InvalidInput(f"metrics: there is no metric {name!r}; {_list_near(name)}")
-    accepted = {f.name: f for f in fields(cls)}
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        given: dict[str, Any] = {}
-        if isinstance(call, ast.Call):
-            positions = dict(zip(accepted, call.args, strict=False))
-            named = {str(one.arg): one.value for one in call.keywords}
-            if len(call.args) > len(accepted):
-                raise ValueError
-            if set(positions) & set(named):
-                raise ValueError
-            given = {word: ast.literal_eval(tree) for word, tree in {**positions, **named}.items()}
-    except (SyntaxError, ValueError):
-        raise InvalidInput(
-            f"metrics: {text!r} can't be read; write a name, such as {name!r}, or a name with plain numbers, "
-            f'such as "sensitivity(threshold=0.3)"; {name} takes {", ".join(accepted) or "nothing"}'
-        ) from None
-    for word in given:
-        if word not in accepted:
-            raise InvalidInput(
-                f"metrics: {name} has no setting {word!r}; it takes {', '.join(accepted) or 'nothing'}"
-            )
-    try:
-        made: Metric = cls(**given)
-    except TypeError as error:
-        raise InvalidInput(f"metrics: {text!r} can't be used: {error}") from None
-    return made
-
-
-def list_near_metrics(name: str) -> list[str]:
-    """Lists the names of metrics that are like a name that none has.
-
-    >>> list_near_metrics("aurok")
-    ['auroc']
-    """
-    return difflib.get_close_matches(name, sorted(find_classes(Metric)), n=3, cutoff=0.6)
-
-
-def _list_near(name: str) -> str:
-    """Returns half a sentence that names the nearest metrics, or all of them."""
-    said, known = [f"{one!r}" for one in list_near_metrics(name)], find_classes(Metric)
-    return f"did you mean {' or '.join(said)}?" if said else f"write one of {', '.join(sorted(known))}"

@@ -13,6 +13,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.privacy.secure_sums.graph import draw_neighbours
+    from hanse.privacy.secure_sums.limbs import limbs
     from hanse.privacy.secure_sums.masks import add_masks
     from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
     from hanse.privacy.secure_sums.promises import TOLD_BYTES, hash_told
@@ -24,6 +25,7 @@ else:
         __name__,
         {
             "hanse.privacy.secure_sums.graph": ("draw_neighbours",),
+            "hanse.privacy.secure_sums.limbs": ("limbs",),
             "hanse.privacy.secure_sums.masks": ("add_masks",),
             "hanse.privacy.secure_sums.parties": (
                 "advertise",
@@ -33,8 +35,15 @@ else:
                 "reveal",
                 "unmask",
             ),
-            "hanse.privacy.secure_sums.promises": ("TOLD_BYTES", "hash_told"),
-            "hanse.privacy.secure_sums.reducers": ("SecureReducer", "secure_mean", "secure_sum"),
+            "hanse.privacy.secure_sums.promises": (
+                "TOLD_BYTES",
+                "hash_told",
+            ),
+            "hanse.privacy.secure_sums.reducers": (
+                "SecureReducer",
+                "secure_mean",
+                "secure_sum",
+            ),
             "hanse.privacy.secure_sums.ring": (
                 "Encoding",
                 "encode_parts",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hanse.algorithms import OBJECTIVE, settle_fraction
-from hanse.config import Experiment
+from hanse.config import Experiment, find_metric
 from hanse.core import (
     DifferentiableLearner,
     InvalidInput,

@@ -16,6 +16,7 @@ from hanse.core import (
     sum,
 )
 from hanse.core.exchange import Dispatch
+from hanse.evaluation import CLASSES
 
 if TYPE_CHECKING:
     from hanse.privacy.secure_sums import SecureReducer
@@ -78,6 +79,8 @@ def choose_metrics_sum(algorithm: Algorithm[Any], parties: tuple[PartyId, ...]) 
 def choose_limbs(learner: Learner, parties: tuple[PartyId, ...]) -> tuple[Transform, ...]:
     """Returns what metrics pass on their way to a secure sum: labels that are no classes may be of any size,
     and sums of their squares too large for its integers."""
+    from hanse.privacy.secure_sums import limbs
+
     at_clients = any(player(party) is not None for party in parties)
     return (limbs(),) if at_clients and learner.prediction not in CLASSES else ()
 
