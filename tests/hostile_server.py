@@ -21,7 +21,7 @@ from hanse.core.exchange import (
     unpack,
     write_certificate,
 )
-from hanse.network.client.roles import OpenRole
+from hanse.network.client.role import OpenRole
 from hanse.network.client.tickets import name_ticket
 from hanse.privacy.secure_sums import secure_sum
 from hanse.privacy.secure_sums.promises import bind_round, hash_adverts

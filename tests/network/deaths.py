@@ -25,7 +25,7 @@ from hanse.algorithms import fed_avg
 from hanse.core.exchange import Dispatch, InMemory, PartyMemory, digest, drive
 from hanse.network.client.client import Client
 from hanse.network.client.home import ClientHome
-from hanse.network.client.roles import OpenRole
+from hanse.network.client.role import OpenRole
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.server.runtime import NetworkRuntime, Patience

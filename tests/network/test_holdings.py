@@ -30,7 +30,8 @@ from hanse.network.client import policy
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import examine
 from hanse.network.client.home import ClientHome
-from hanse.network.client.roles import OWN, TEST, _recall, _remember
+from hanse.network.client.role import read_forks, write_forks
+from hanse.network.client.roles import OWN, TEST
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import seal_plan
 from hanse.network.protocol.wire import Decision, Plan
@@ -169,15 +170,15 @@ def test_an_outcome_of_an_earlier_version_is_settled_in_both_roles(tmp_path: Pat
             return Client(home, lambda plan: [1], nothing, test=lambda plan: [1])
 
         def keep(kind: str, ticket: int) -> None:
-            forks = _recall(home.run("run1") / kind)
+            forks = read_forks(home.run("run1") / kind)
             forks.keep(ticket, Fork(None, {"stages/n": ticket}, ()))
             (home.run("run1") / kind).mkdir(exist_ok=True)
-            _remember(home.run("run1") / kind, forks)
+            write_forks(home.run("run1") / kind, forks)
 
         def settle(*tickets: int, party: Any) -> list[Any]:
             said = [Decision(run="run1", ticket=ticket, counted=True, party=party) for ticket in tickets]
             client()._roles.settle("run1", said)
-            found = [_recall(home.run("run1") / kind) for kind in (OWN, TEST)]
+            found = [read_forks(home.run("run1") / kind) for kind in (OWN, TEST)]
             return [(one.committed.get("stages/n"), [*one.forks]) for one in found]
 
         keep(OWN, 10)

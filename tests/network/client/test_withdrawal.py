@@ -15,7 +15,7 @@ from hanse.core import Key
 from hanse.core.exchange import Fork, Forks, Payload, Task
 from hanse.network.client.home import ClientHome
 from hanse.network.client.limits import MOST_NAMED, Spent
-from hanse.network.client.roles import OpenRole
+from hanse.network.client.role import OpenRole
 from hanse.network.client.tickets import name_data, name_ticket
 from hanse.network.protocol.spool import Outgoing
 

@@ -45,7 +45,7 @@ from hanse.core.exchange import (
     pending,
 )
 from hanse.learners import softmax
-from hanse.network.client.roles import _recall
+from hanse.network.client.role import read_forks
 from hanse.privacy.secure_sums import add_masks, secure_sum, unmask
 from hanse.privacy.secure_sums.evidence import PROOF_BYTES
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES
@@ -450,11 +450,13 @@ def test_a_sum_that_is_begun_anew_in_a_ticket_has_one_set_of_keys_to_answer_for(
     """As long as promises hold, new keys in the same round are of no use, also after a restart."""
     server = Server(LISTED, [RealHouse(number, tmp_path / str(number)) for number in EVERYBODY]).lead()
     house = server.houses[2]
-    house.role = replace(house.role, forks=_recall(tmp_path / "2"))  # the client is killed, and starts again
+    house.role = replace(
+        house.role, forks=read_forks(tmp_path / "2")
+    )  # the client is killed, and starts again
     alive = sign_all(server, EVERYBODY)
     assert server.reveal(house, EVERYBODY, alive).shape == (NUM, 32)
     rows = server.rows.copy()
-    house.role.note(Task(99, house.seat, KEY, house.last), "00")
+    house.role.note(Task(99, house.seat, KEY, house.last), "00", "own")
     noted = (tmp_path / "2" / "99.task").read_bytes()
     assert b"pending/numbers" in noted, "of another exchange in the same round, which can be replayed"
     assert b"~secure sum/" not in noted

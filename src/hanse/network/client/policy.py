@@ -413,11 +413,8 @@ class Approvals:
 
     def describe(self, plan: SealedPlan) -> list[str]:
         """Describes a plan to the client's owner: what leaves, and what is new since the last approval."""
-        return describe_plan(plan, self._find_last())
-
-    def _find_last(self) -> dict[str, Any] | None:
-        approved = self._read()
-        return list(approved.values())[-1] if approved else None
+        approved = list(self._read().values())
+        return describe_plan(plan, approved[-1] if approved else None)
 
     def check(self, plan: SealedPlan) -> None:
         """Checks that a plan is approved.

@@ -14,7 +14,8 @@ from hanse.core.exchange import NotReady, Payload, Stored, Task
 from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
 from hanse.network.client.limits import PRIVACY, SHARES, UNNOISED, Revealed
-from hanse.network.client.roles import OpenRole, OpenRun, Roles
+from hanse.network.client.role import OpenRole, OpenRun
+from hanse.network.client.roles import Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets, name_ticket
 from hanse.network.protocol.envelope_words import find_at_home
