@@ -144,7 +144,7 @@ def allow(folder: Path) -> str:
     return f'imports = {{"own_marked.py" = "{needed(folder).digest}"}}'
 
 
-def said_by(*words: str, code: int = 1) -> str:
+def said_by(*words: str, code: int) -> str:
     """What a command says, in one line."""
     found, said = typed(*words)
     assert found == code, said
@@ -152,11 +152,11 @@ def said_by(*words: str, code: int = 1) -> str:
     return " ".join(said.split())
 
 
-def join(here: Federation, *words: str, code: int = 1) -> str:
-    """Type the line that the server has printed. The data can't be opened: code 2 says that it was tried."""
-    said = said_by(*joining(here, "--data", "data.npz", *words), code=code)
+def join(here: Federation, *words: str, opens: bool = False) -> str:
+    """Type the line that the server has printed. The data can't be opened; `opens`: it is tried."""
+    said = said_by(*joining(here, "--data", "data.npz", *words), code=2)
     assert not here.server.members.active("client")
-    assert ("'data.npz' is a folder" in said) == (code == 2), said
+    assert ("'data.npz' is a folder" in said) == opens, said
     return said
 
 
@@ -231,7 +231,7 @@ def test_own_code_is_served_to_two_clients_in_the_bits_of_the_simulation(
         "imports = {" + ", ".join(f'"{name}" = "{d}"' for name, d in digests.items()) + "}\n"
     )
     clients = [command(tmp_path, *plain)]
-    refused = done(command(tmp_path, *lines[1]), 1)
+    refused = done(command(tmp_path, *lines[1]), 2)
     (line,) = re.findall(r"hanse (approve .*)", refused)
     words = line.replace("PATH/", "mine/").split()
     assert "own_norms.py: " in done(command(tmp_path, *words, "--yes"))
@@ -278,7 +278,7 @@ def test_an_import_that_the_policy_does_not_name_is_refused_with_the_line_to_add
     assert not has_run(folder / "own")
     (line,) = re.findall(r"imports = \{.*\}", said)
     policy(line)
-    join(here, "--import", "own/own_marked.py", code=2)
+    join(here, "--import", "own/own_marked.py", opens=True)
     assert has_run(folder / "own")
 
 
@@ -297,7 +297,7 @@ def test_a_client_without_the_module_is_told_where_to_put_it(folder: Path, here:
     assert "name its place: --import PATH/own_marked.py" in said
     assert not has_run(folder)
     copy(folder / "client")
-    join(here, code=2)
+    join(here, opens=True)
     assert has_run(folder / "client")
 
 
@@ -311,7 +311,7 @@ def test_another_digest_is_refused_and_the_files_are_named(folder: Path, here: F
     assert "own_helper.py is missing here" in join(here, "--import", "own/own_marked.py")
     assert not has_run(folder / "own")
     assert "own_helper.py is missing here" in " ".join(
-        approve(here, "--import", "own/own_marked.py", code=1).split()
+        approve(here, "--import", "own/own_marked.py", code=2).split()
     )
 
 
@@ -331,7 +331,7 @@ def test_approval_of_the_plan_comes_before_imports(folder: Path, here: Federatio
     assert not has_run(folder / "own")
     approve(here, "--import", "own/own_marked.py")
     assert not has_run(folder / "own")
-    join(here, code=2)  # at the place that was approved
+    join(here, opens=True)  # at the place that was approved
     assert has_run(folder / "own")
 
 
@@ -343,7 +343,7 @@ def test_the_models_of_a_policy_come_before_imports(folder: Path, here: Federati
 
 def test_a_check_without_data_imports_only_what_is_allowed(folder: Path, here: Federation) -> None:
     asked = (*joining(here, "--check", "--import", "own/own_marked.py"),)
-    assert "which this client's policy does not name" in said_by(*asked)
+    assert "which this client's policy does not name" in said_by(*asked, code=2)
     policy(allow(folder / "own"))
     assert "softmax can be trained here" in said_by(*asked, code=0)
 
@@ -401,7 +401,7 @@ def test_code_is_shown_before_it_is_approved(folder: Path, here: Federation) -> 
     assert "nothing was approved" in approve(here, "--import", "own/own_marked.py", answer="", code=1)
     assert "approved" in approve(here, "--import", "own/own_marked.py")
     assert not has_run(folder / "own")
-    join(here, code=2)
+    join(here, opens=True)
     assert has_run(folder / "own")
 
 
@@ -422,7 +422,7 @@ def test_changed_code_is_shown_as_a_diff(folder: Path, here: Federation) -> None
     join(here)
     assert not has_run(folder / "own")
     approve(here)
-    join(here, code=2)
+    join(here, opens=True)
     assert has_run(folder / "own")
     assert "it is as you have approved it before" in approve(here)
 
@@ -454,7 +454,7 @@ def test_a_copy_that_changes_after_its_approval_is_refused_at_the_next_start(
     (kept,) = re.findall(r"the files that you approved are in (\S+);", said)
     assert not has_run(folder / "own")
     shutil.copy(Path(kept, "own_helper.py"), folder / "own")
-    join(here, code=2)
+    join(here, opens=True)
 
 
 def test_code_is_not_imported_again_while_a_client_runs(folder: Path) -> None:

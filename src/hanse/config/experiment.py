@@ -15,7 +15,7 @@ from hanse.attacks import Adversary
 from hanse.config.plain_data import NOTHING, format_plain, to_plain
 from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, InvalidInput, Plain, Stop
-from hanse.core.exchange import OF_VALIDATION, find_classes, find_renamed_settings
+from hanse.core.exchange import OF_VALIDATION, find_class, find_renamed_settings
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
 from hanse.evaluation import Baseline, Evaluation, Metric
 from hanse.imports import Import
@@ -316,7 +316,7 @@ def find_metric(watched: str) -> Metric | None:
     Raises: InvalidInput: if its arguments can't be used.
     """
     text = watched.removeprefix(OF_VALIDATION).strip()
-    if text.partition("(")[0].strip() not in find_classes(Metric):
+    if find_class(text.partition("(")[0].strip(), Metric) is None:
         return None
     found: Metric = _build(Metric, text, "stop.metric")
     return found

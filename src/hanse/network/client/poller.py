@@ -104,7 +104,8 @@ class Poller:
                 connection.say(f"not needed now; asking again in {news.again_s:.0f} s", "resting")
                 connection.stopping.wait(min(news.again_s, 3600.0))
             self._count_answers()
-            connection.stopping.wait(self._pace.pause_s(self._tickets.num_sent))
+            if (pause_s := self._pace.pause_s(self._tickets.num_sent)) > 0:
+                connection.stopping.wait(pause_s)
         return "left" if self._home.is_leaving else "stopped"
 
     def _count_answers(self) -> None:
