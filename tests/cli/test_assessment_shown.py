@@ -33,7 +33,7 @@ def test_metrics_stand_beside_a_constant_predictor_in_any_window(width: int) -> 
     lines = printed({"assessment": TOLD}, width)
     assert all(len(line) <= width for line in lines)
     text = " ".join(" ".join(lines).split())
-    assert "1,234 examples, computed from sums over parties." in text
+    assert "The final model on the clients' own test examples, 1,234 examples, computed from sums" in text
     assert any(line.split()[:5] == ["auroc", "0.8728", "±", "0.0002", "0.5000"] for line in lines)
     assert any("undefined" in line and "0.5000" in line for line in lines)
     assert any(line.split()[:3] == ["mae", "0.8728", "–"] for line in lines)

@@ -76,6 +76,28 @@ def test_limits_are_read_also_beside_decimal_commas() -> None:
         csv("t.csv", censored="zero")  # type: ignore[arg-type]
 
 
+def test_limits_with_decimal_commas_are_limits() -> None:
+    """Once the comma is known, `<0,5` is no sign of it, and no word for a gap either."""
+    data, text = guessed(table(";", crp=lambda i: "<0,5" if i % 10 == 0 else f"{i},5"))
+    assert (data.decimal, data.censored) == (",", "limit")
+    assert "<0,5" not in data.missing and '(crp: "<0,5")' in text
+    assert column(data, "crp")[0] == 0.5
+
+
+def test_points_beside_decimal_commas_are_asked_about() -> None:
+    """They are words then, and a column of many was left out as one that identifies rows."""
+    data, text = guessed(table(";", crp=lambda i: f"{i},5", hb=lambda i: f"{i}.3", size=lambda i: f"1.{i % 4}"))
+    assert (data.decimal, data.drop, data.categorical) == (",", ("hb",), ("size",))
+    for name, word in (("hb", "0.3"), ("size", "1.0")):
+        assert f'"{name}",   # SETTLE THIS: numbers with a point, such as "{word}", are words' in text
+
+
+def test_init_says_which_class_metrics_are_about() -> None:
+    _, text = guessed("x;died\n" + "".join(f"{i};{('nein', 'ja')[i % 2]}\n" for i in range(20)))
+    assert 'classes = ["ja", "nein"]   # in this order' in text
+    assert "f1 and others are about the last, 'nein'" in text
+
+
 def test_ranges_stay_categories() -> None:
     data, _ = guessed(table(age=lambda i: ("<50", "50-70", ">70")[i % 3]))
     assert data.censored is None

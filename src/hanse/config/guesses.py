@@ -12,6 +12,7 @@ from hanse.config.words import (
     find_units,
     find_variants,
     is_grouped_by_points,
+    is_pointed,
     seem_codes,
 )
 from hanse.data import (
@@ -253,6 +254,11 @@ def _guess_categories(reader: csv, words: Words, kinds: Mapping[str, str]) -> tu
             reasons[name] = (
                 f"{SETTLE}: numbers with a unit ({', '.join(map(_quote, units))}) are words; write numbers "
                 "of one unit alone, to use them as numbers"
+            )
+        elif kind == "U" and reader.decimal == "," and all(map(is_pointed, own)):
+            reasons[name] = (
+                f"{SETTLE}: numbers with a point, such as {_quote(min(own))}, are words where the file's "
+                "numbers have a comma; write them alike, to use them as numbers"
             )
         elif variants:
             reasons[name] = (

@@ -295,6 +295,8 @@ def _guess_classes(whose: str, column: Array, parties: Array | None) -> Iterator
     names = class_names(words, whose=whose)
     if len(names) <= MAX_CLASSES:
         comment = "in this order at all parties, whichever of them a party has"
+        if len(names) == 2:
+            comment += f"; sensitivity, f1 and others are about the last, {names[1]!r}"
         if parties is not None:
             lack = [
                 f"{party} has no {' and no '.join(map(repr, missing))}"
@@ -305,7 +307,7 @@ def _guess_classes(whose: str, column: Array, parties: Array | None) -> Iterator
         same = find_variants(names)
         if same:
             why = f"{' and '.join(map(repr, same))} seem to mean the same; write them alike in the files"
-            comment = f"{SETTLE}: {why}. {comment}"
+            comment = f"{SETTLE}: {why}. They stand {comment}"
         yield "classes", [*names], comment
 
 

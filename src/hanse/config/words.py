@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection
 
-__all__ = ["find_gap_codes", "find_units", "find_variants", "is_grouped_by_points", "seem_codes"]
+__all__ = ["find_gap_codes", "find_units", "find_variants", "is_grouped_by_points", "is_pointed", "seem_codes"]
 
 GAP_CODES = frozenset([-9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0, 99999.0])
 """Numbers that stand for a missing value in many files."""
@@ -32,6 +32,15 @@ def is_grouped_by_points(words: Collection[str]) -> bool:
     """
     pointed = [word for word in words if "." in word]
     return bool(pointed) and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}", word) for word in pointed)
+
+
+def is_pointed(word: str) -> bool:
+    """Returns whether a word is a number, with at most one point and no comma.
+
+    >>> is_pointed("12.3"), is_pointed("12"), is_pointed("12,3"), is_pointed("1.2.3")
+    (True, True, False, False)
+    """
+    return re.fullmatch(r"[-+]?\d+(\.\d+)?", word) is not None
 
 
 def find_units(words: Collection[str]) -> tuple[str, ...]:

@@ -140,8 +140,9 @@ def tell_clients(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Iter
 def describe_assessment(told: Mapping[str, Any]) -> str:
     """Returns a sentence on how the metrics of an assessment were measured, and what is beside them."""
     count = "" if told["num_examples"] is None else f", {told['num_examples']:,} examples"
+    on = told["on"].replace("their", "the clients'")
     return (
-        f"The final model on {told['on']}{count}, computed {told['computed']}. A constant predictor knows "
+        f"The final model on {on}{count}, computed {told['computed']}. A constant predictor knows "
         "how often each class occurs there, or the mean, and nothing of a row."
     )
 

@@ -156,10 +156,11 @@ class Column:
                 self.words[cell] = None
             limit = find_limit(cell)
             kind = classify(cell if limit is None else limit)
-            if kind is not None:
-                self.marks[kind] += count
-            elif limit is not None and is_number(self._separators.to_plain(limit) or ""):
+            is_limit = limit is not None and is_number(self._separators.to_plain(limit) or "")
+            if is_limit and not (kind and self._separators.are_plain):
                 self.limits[cell] += count
+            elif kind is not None:
+                self.marks[kind] += count
         self._note_rows(cells, words)
 
     @property
