@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.cli import app
+from hanse.config import guess_parties
 from hanse.core import InvalidInput
 from hanse.data import csv, parquet, party_files
 
@@ -80,13 +81,16 @@ def test_limits_with_decimal_commas_are_limits() -> None:
     """Once the comma is known, `<0,5` is no sign of it, and no word for a gap either."""
     data, text = guessed(table(";", crp=lambda i: "<0,5" if i % 10 == 0 else f"{i},5"))
     assert (data.decimal, data.censored) == (",", "limit")
-    assert "<0,5" not in data.missing and '(crp: "<0,5")' in text
+    assert "<0,5" not in data.missing
+    assert '(crp: "<0,5")' in text
     assert column(data, "crp")[0] == 0.5
 
 
 def test_points_beside_decimal_commas_are_asked_about() -> None:
     """They are words then, and a column of many was left out as one that identifies rows."""
-    data, text = guessed(table(";", crp=lambda i: f"{i},5", hb=lambda i: f"{i}.3", size=lambda i: f"1.{i % 4}"))
+    data, text = guessed(
+        table(";", crp=lambda i: f"{i},5", hb=lambda i: f"{i}.3", size=lambda i: f"1.{i % 4}")
+    )
     assert (data.decimal, data.drop, data.categorical) == (",", ("hb",), ("size",))
     for name, word in (("hb", "0.3"), ("size", "1.0")):
         assert f'"{name}",   # SETTLE THIS: numbers with a point, such as "{word}", are words' in text
@@ -408,6 +412,13 @@ def parties(**files: str) -> party_files:
     data = hanse.read("all.toml").data
     assert isinstance(data, party_files)
     return data
+
+
+def test_files_without_a_column_in_common_are_refused() -> None:
+    Path("north.csv").write_text("a,b\n1,2\n3,4\n")
+    Path("south.csv").write_text("c,d\n1,2\n3,4\n")
+    with pytest.raises(InvalidInput, match=r"no column is left to predict; left out: a \(south has no such"):
+        guess_parties(["north.csv", "south.csv"])
 
 
 def test_a_class_has_one_number_at_all_parties() -> None:

@@ -205,6 +205,10 @@ def _table(
             raise InvalidInput(f"{whose} has no column {given!r} for {option}; it has {', '.join(columns)}")
     kept = {name: column for name, column in columns.items() if name not in drop or name in (label, key)}
     key = key or find_key(kept, label)
+    if label is None and set(kept) <= {key}:
+        out = [f"{name} ({why})" for name, why in drop.items()]
+        also = f"; left out: {', '.join(out[:3])}" * bool(out) + ", ..." * (len(out) > 3)
+        raise InvalidInput(f"{whose}: no column is left to predict{also}; give a table that has one")
     is_sure = label is not None
     label = label or find_label(kept, key)
     group = find_group({name: column for name, column in kept.items() if name not in (label, key)})

@@ -3,7 +3,14 @@
 import re
 from collections.abc import Collection
 
-__all__ = ["find_gap_codes", "find_units", "find_variants", "is_grouped_by_points", "is_pointed", "seem_codes"]
+__all__ = [
+    "find_gap_codes",
+    "find_units",
+    "find_variants",
+    "is_grouped_by_points",
+    "is_pointed",
+    "seem_codes",
+]
 
 GAP_CODES = frozenset([-9.0, -99.0, -999.0, -9999.0, 99.0, 999.0, 9999.0, 99999.0])
 """Numbers that stand for a missing value in many files."""
