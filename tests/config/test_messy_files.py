@@ -343,6 +343,10 @@ def test_numbers_that_stand_for_gaps_are_marked() -> None:
     assert column(data, "m")[9] == 99  # it lies among the others
     assert "-999 lies far from the other numbers of n" in marked(text, "missing")
     Path("t.toml").unlink()
+    data, _ = guessed(table(";", n=lambda i: -999 if i % 7 == 0 else i % 30, m=lambda i: f"{i},5"))
+    assert (data.decimal, column(data, "n")[1]) == (",", 1)
+    assert np.isnan(column(data, "n")[0]), "also beside decimal commas"
+    Path("t.toml").unlink()
     data, _ = guessed(table(n=lambda i: -999 if i % 7 == 0 else i % 30, m=lambda i: -999 + i % 30))
     assert column(data, "n")[0] == -999  # a gap there would be one in m, where it is a number
 

@@ -18,7 +18,7 @@ from hanse.cli import app
 from hanse.cli.demo import classics
 from hanse.config import as_toml
 from hanse.data import dirichlet, iid
-from hanse.evaluation import as_percent, centralised, on_site
+from hanse.evaluation import OWN_TEST, TEST_SET, as_percent, centralised, on_site
 from hanse.report import charts, style
 from hanse.report.pages import compare_page, report_page, write
 from hanse.report.run_data import RunData, load_run, load_runs
@@ -62,6 +62,18 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
         assert words in body
     assert page.count("</script>") == 2
     assert all(f'id="{name}"' in body for name in names)
+
+
+def test_on_site_figures_are_called_what_they_are(store: Path) -> None:
+    """A mean over parties' models on one test set is one; the accuracy over all parties' rows is none."""
+    data = newest(store)
+    (row,) = (row for row in data.result["baselines"] if row["name"] == "on_site")
+    for on, is_mean in ((TEST_SET, True), (OWN_TEST, False)):
+        row["on"] = on
+        (said,) = re.findall(
+            r"each party alone, [^;.]*\.?\d* %([^.]*)", without_scripts(report_page(data)[0])
+        )
+        assert ("on average" in said) == is_mean
 
 
 def make_row(number: int, gain: float, **more: Any) -> dict[str, Any]:

@@ -173,10 +173,10 @@ def _guess_gaps(reader: csv, words: Words, kinds: Mapping[str, str], comments: d
     gaps = [word for word in GAP_WORDS if word not in reader.missing and any(word in one for one in own)]
     codes = dict[str, list[str]]()
     for name, one in words.items():
-        if kinds.get(name) == "f" and name not in reader.drop and reader.separators.are_plain:
-            numbers = [w for w in one if w not in reader.missing and re.fullmatch(r"[-+]?\d+(\.\d*)?", w)]
-            for code in find_gap_codes(numbers):
-                codes.setdefault(code, []).append(name)
+        if kinds.get(name) == "f" and name not in reader.drop:
+            plain = {reader.separators.to_plain(word) or "": word for word in one.difference(reader.missing)}
+            for code in find_gap_codes([w for w in plain if re.fullmatch(r"[-+]?\d+(\.\d*)?", w)]):
+                codes.setdefault(plain[code], []).append(name)
     codes = {  # a gap in one column is a gap in all, so the number must mean nothing elsewhere
         code: names
         for code, names in codes.items()

@@ -9,6 +9,7 @@ from hanse.core import InvalidInput
 from hanse.evaluation import (
     MOST_ROWS,
     NAMES,
+    TEST_SET,
     as_bytes,
     as_number,
     as_percent,
@@ -147,7 +148,8 @@ def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     if "centralised" in ends:
         said += f"; with all rows in one place, {say(ends['centralised']['final'].get(metric))}"
     if "on_site" in ends:
-        said += f"; each party alone, {say(ends['on_site']['final'].get(metric))} on average"
+        mean = " on average" * (ends["on_site"].get("on") in (None, TEST_SET))
+        said += f"; each party alone, {say(ends['on_site']['final'].get(metric))}{mean}"
     for name, success in result["final"].items():
         if name.startswith(OF_MARKED) and name.endswith("accuracy"):
             said += (
