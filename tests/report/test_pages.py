@@ -67,6 +67,7 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
 def test_on_site_figures_are_called_what_they_are(store: Path) -> None:
     """A mean over parties' models on one test set is one; the accuracy over all parties' rows is none."""
     data = newest(store)
+    assert data.result is not None
     (row,) = (row for row in data.result["baselines"] if row["name"] == "on_site")
     for on, is_mean in ((TEST_SET, True), (OWN_TEST, False)):
         row["on"] = on
