@@ -52,6 +52,16 @@ def test_who_gained_and_who_lost(gains: tuple[float | None, ...], said: str) -> 
     assert write_headline(rows=judged(*gains), num_tests=500) == (said,)
 
 
+@pytest.mark.parametrize(("gains", "said"), [
+    ((0.0,), "made no clear difference to the only party that shared"),
+    ((0.0, 0.05), "made no clear difference to any of 2 parties that shared"),
+    ((0.2, 0.3), "helped 2 of 2 parties that shared"),
+])  # fmt: skip
+def test_parties_that_keep_their_rows_are_not_spoken_of(gains: tuple[float, ...], said: str) -> None:
+    assert write_headline(rows=judged(*gains), num_parties=3) == (f"federation {said}",)
+    assert "shared" not in write_headline(rows=judged(*gains), num_parties=len(gains))[0]
+
+
 def test_a_loss_is_told_in_its_own_unit() -> None:
     (said,) = write_headline(rows=judged(-0.25, metric="loss"))
     assert said.endswith("hospital a lost 0.2500 of loss against training alone")

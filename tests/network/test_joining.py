@@ -20,6 +20,7 @@ from test_leaks import NUM_ROWS, SETTINGS, table
 from typer.testing import CliRunner
 
 from hanse.cli import app
+from hanse.core import InvalidInput
 from hanse.network.client import AuditLog, ClientHome, Entrant, Owner, Sources, enrolment, join_in_order
 from hanse.network.protocol import Plan, Token, seal_plan
 from hanse.network.protocol.envelope_words import describe_plan
@@ -375,6 +376,14 @@ def test_a_file_that_is_missing_is_named_before_anything_is_asked(
     assert (code, says in " ".join(said.split())) == (2, True), said
     assert not (folder / "client" / CONTRACT).exists()
     assert not (folder / "client" / "audit.jsonl").exists()  # nothing was sent
+
+
+@pytest.mark.parametrize("name", ["north\x1b[31m", "n" * 101])
+def test_a_name_that_no_server_takes_is_refused_before_anything_is_written(name: str) -> None:
+    assert Entrant(name="n" * 100).name == "n" * 100
+    with pytest.raises(InvalidInput, match=r"--name .* can't be shown as one line; write at most 100") as why:
+        Entrant(name=name)
+    assert "\x1b" not in str(why.value)
 
 
 def test_a_contract_comes_before_any_server(folder: Path) -> None:

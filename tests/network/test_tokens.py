@@ -36,6 +36,16 @@ def shown(folder: Path, to: Path | None = None, num_clients: int = 3) -> list[st
     return [line for line in said if "hanse join" in line]
 
 
+def test_each_line_says_whose_it_is_where_clients_have_names(tmp_path: Path) -> None:
+    server = Server(tmp_path, "ab" * 32)
+    said: list[str] = []
+    with closing(server.members):
+        https._invite(server, "https://a", 3, said.append, houses=("north", "south"))
+    assert "is for the party before it" in said[0]
+    assert [line.split("hanse join")[0].strip() for line in said[1:]] == ["north:", "south:", ""]
+    assert [line.split("--home ")[1].split()[0] for line in said[1:]] == [f"hanse-client-{n}" for n in range(3)]
+
+
 def tokens(lines: list[str]) -> list[str]:
     return [line.split("--token ")[1].split()[0] for line in lines]
 

@@ -134,7 +134,9 @@ def served(folder: Path) -> dict[str, Any]:
         line = server.stdout.readline()
         assert line, "the server has ended"
         if "hanse join" in line:
-            lines.append(shlex.split(line)[1:])
+            house, _, *words = shlex.split(line)
+            assert house == f"{[*NUM_ROWS][len(lines)]}:"
+            lines.append(words)
     clients = []
     for number in range(2):
         (folder / f"hanse-client-{number}").mkdir()

@@ -50,13 +50,13 @@ def write_headline(
     ('the test set has 12 examples: the figures are not reliable', '2 of 5 parties were never counted')
 
     Args:
-      rows: each party's, as `PartyRows` lists them.
+      rows: each party's, as `PartyRows` lists them; of real parties, of those that shared theirs.
       guess: the model beside a guess; None: not compared.
       num_tests: the number of test examples that the final metrics were measured on; 0: there were none, so
         that they were measured on training examples; None: the model was not measured.
       num_parties, num_uncounted: the parties, and those that no round has counted.
     """
-    said = list(_about_parties(rows))
+    said = list(_about_parties(rows, " that shared" if len(rows) < num_parties else ""))
     if guess is not None and not guess.is_clear:
         how = "not clearly better" if guess.is_better else "not better"
         figures = f"{guess.metric} {as_number(guess.model)} against {as_number(guess.guess)}"
@@ -76,7 +76,7 @@ def _parties(count: int) -> str:
     return "1 party" if count == 1 else f"{count:,} parties"
 
 
-def _about_parties(rows: Sequence[Mapping[str, Plain]]) -> list[str]:
+def _about_parties(rows: Sequence[Mapping[str, Plain]], which: str) -> list[str]:
     judged = [row for row in rows if row["verdict"] is not None]
     if not judged:
         return []
@@ -84,9 +84,9 @@ def _about_parties(rows: Sequence[Mapping[str, Plain]]) -> list[str]:
     hurt = sorted((row for row in judged if row["verdict"] == HURT), key=lambda row: float(row["gain"]))
     if not helped and not hurt:
         whom = "the only party" if len(judged) == 1 else f"any of {len(judged):,} parties"
-        said = [f"federation made no clear difference to {whom}"]
+        said = [f"federation made no clear difference to {whom}{which}"]
     else:
-        said = [f"federation helped {helped or 'none'} of {_parties(len(judged))}"]
+        said = [f"federation helped {helped or 'none'} of {_parties(len(judged))}{which}"]
     if 0 < len(hurt) <= MOST_NAMED:
         said += [f"{row['party']} lost {_loss(row)} against training alone" for row in hurt]
     elif hurt:

@@ -128,6 +128,7 @@ class Parties:
             learner=ready.learner,
             role=people.role,
             num_clients=people.num_clients,
+            houses=people.names,
             settings={
                 "experiment": settings,
                 "data_sha256": people.fingerprint,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from hanse.core import InvalidInput, Work
 from hanse.core.exchange import find_class
 from hanse.network.client.allowed_plan import allow_plan
@@ -15,7 +17,7 @@ from hanse.network.client.transport import patiently
 from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import Plan
+from hanse.network.protocol.wire import Join, Plan
 
 __all__ = ["Entrant", "Owner", "Sources", "join_in_order", "try_joining"]
 
@@ -61,6 +63,8 @@ class Entrant:
       name: by which the operator will know the client.
       new_key: whether a member replaces its key first.
       new_server_key: whether a member trusts the server's key in the token in place of the one it has kept.
+
+    Raises: InvalidInput: if the server would not take the name.
     """
 
     url: str | None = None
@@ -68,6 +72,15 @@ class Entrant:
     name: str = ""
     new_key: bool = False
     new_server_key: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            Join(name=self.name)
+        except ValidationError:
+            raise InvalidInput(
+                f"--name {self.name!r:.120} can't be shown as one line; write at most 100 characters, "
+                "none of which controls the terminal"
+            ) from None
 
 
 def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> Sources:

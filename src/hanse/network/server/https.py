@@ -213,7 +213,8 @@ def lead(
             )
         is_new = not all(server.runs.records(name) for name in names)  # then it waits for all to join
         server.invitations.copies = tokens_to
-        _invite(server, url, num_clients, say, tuple(needed.values()), replace_departed=is_new)
+        houses = max((job.houses for job in jobs), key=len)
+        _invite(server, url, num_clients, say, tuple(needed.values()), houses, replace_departed=is_new)
         named = dict.fromkeys(party for job in jobs for party in job.parties)
         _invite_parties(server, url, tuple(named), say, tuple(needed.values()))
         try:
@@ -275,12 +276,14 @@ def _invite(
     num_clients: int,
     say: Callable[[str], None],
     imports: Sequence[PlanImport] = (),
+    houses: Sequence[str] = (),
     *,
     replace_departed: bool = False,
 ) -> None:
     """Says the join line of each client that is missing.
 
     Args:
+      houses: what results call the clients, by number, so that each gets the line of its own.
       replace_departed: whether others are invited under the numbers of those who left or were revoked.
     """
     here, _ = server.members.clients()
@@ -288,10 +291,14 @@ def _invite(
     server.invitations.forget(number for number in taken - here if number is not None)
     missing = [number for number in range(num_clients) if number not in taken]
     if missing:
-        say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
+        these = "each of these lines is good for one more"
+        if houses:
+            these = "each of these lines is for the party before it, whose name results give to who joins by it"
+        say(f"{len(here)} of {num_clients} clients have joined; {these}:")
     for number in missing:
+        whose = f"{houses[number]}: " if number < len(houses) else ""
         with suppress(Taken):  # the server listens already: one may join meanwhile with an earlier token
-            say(f"  {join_line(url, _find_token(server, number), number, imports)}")
+            say(f"  {whose}{join_line(url, _find_token(server, number), number, imports)}")
 
 
 def _find_token(server: Server, party: PartyId) -> str | Path:

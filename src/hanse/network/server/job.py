@@ -55,6 +55,7 @@ class RunJob:
       num_clients: the run begins once so many have joined, and `num_present` of them are present.
       parties: the names of the parties that members play, each with data of its own. The run begins once all
         of them are present. The server plays all other roles.
+      houses: what the settings call the clients, by number; empty: nothing.
       patience: the times that the run waits.
       secret: the server's, which transforms must not tell anybody. None: its own, drawn when it was new.
       settings, environment: kept with the run. None: the plan's settings.
@@ -76,6 +77,7 @@ class RunJob:
     num_clients: int
     num_present: int = 1
     patience: Patience = Patience()
+    houses: Sequence[str] = ()
     secret: Key | None = None
     settings: Mapping[str, Any] | None = None
     environment: Mapping[str, str] | None = None
