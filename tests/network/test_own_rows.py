@@ -19,6 +19,8 @@ from hanse.evaluation import measure_row
 from hanse.network.client import Entrant, Owner, Sources, join_in_order
 from hanse.network.client.client import Client
 from hanse.network.client.home import ClientHome
+from hanse.network.client.worker import Worker
+from hanse.network.protocol.wire import WorkOrder
 from hanse.network.server.run_thread import NOTES
 from hanse.runs import Parties, load_population
 
@@ -55,6 +57,21 @@ class Slow(Threaded):
     """A client that is slow to compute its row."""
 
     backend = Held
+
+
+class Withdraws(Worker):
+    """Its owner keeps the row once it is written, and before it leaves."""
+
+    def _upload(self, work: WorkOrder, *given: Any, **named: Any) -> None:
+        if work.work == "measure_row":
+            (self._home.folder / "policy.toml").write_text("")
+        super()._upload(work, *given, **named)
+
+
+class Withdrawing(Threaded):
+    """A client whose owner does so."""
+
+    worker = Withdraws
 
 
 @pytest.fixture
@@ -141,6 +158,17 @@ def test_rows_survive_a_restart_and_leave_only_with_consent(simulated: Any, tmp_
     assert sent(folder, 1) == []
     failed = [line for line in ClientHome(folder / "client-1").audit.lines() if line["what"] == "fails"]
     assert {line["code"] for line in failed} == {"policy"}
+
+
+def test_no_row_leaves_that_its_owner_keeps_since_it_was_written(simulated: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    with federation(folder) as here:
+        run = here.lead(Parties().job(Path("app.toml"), ["rounds=1"]))
+        enter(here, SHARES, {0: Withdrawing})
+        result = here.end(run)
+    assert result["sharing"]["not_shared"] == ["client 0", "client 1"]
+    found = [line["what"] for line in ClientHome(folder / "client-0").audit.lines() if "ticket" in line]
+    assert found[-2:] == ["sends", "fails"]
 
 
 def test_a_run_with_noise_gives_each_owner_a_row_and_the_server_none(simulated: Any, tmp_path: Path) -> None:

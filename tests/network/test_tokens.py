@@ -43,7 +43,8 @@ def test_each_line_says_whose_it_is_where_clients_have_names(tmp_path: Path) -> 
         https._invite(server, "https://a", 3, said.append, houses=("north", "south"))
     assert "is for the party before it" in said[0]
     assert [line.split("hanse join")[0].strip() for line in said[1:]] == ["north:", "south:", ""]
-    assert [line.split("--home ")[1].split()[0] for line in said[1:]] == [f"hanse-client-{n}" for n in range(3)]
+    homes = [line.split("--home ")[1].split()[0] for line in said[1:]]
+    assert homes == [f"hanse-client-{number}" for number in range(3)]
 
 
 def tokens(lines: list[str]) -> list[str]:

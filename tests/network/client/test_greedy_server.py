@@ -13,6 +13,7 @@ import pytest
 from federation import FED_AVG, Threaded, federation, job, population
 from learning import learner
 from played import Heard, HostileServer
+from test_kill import free_port
 
 from hanse.core import MessageError
 from hanse.network.client import poller
@@ -21,7 +22,7 @@ from hanse.network.client.home import ClientHome
 from hanse.network.client.poller import MOST_DECISIONS, MOST_POLLS, MUCH_BYTES, POLLS_PER_MESSAGE, Pace
 from hanse.network.client.tickets import MOST_OPEN, Tickets
 from hanse.network.client.worker import MOST_WRONG, Worker
-from hanse.network.protocol.errors import Forbidden, Refused
+from hanse.network.protocol.errors import Forbidden, NotSent, Refused
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import WorkOrder
 
@@ -123,6 +124,18 @@ def test_a_message_that_is_asked_again_counts_again(tmp_path: Path) -> None:
             with pytest.raises(Forbidden, match="allows 3500 uploaded bytes a day"):
                 worker._upload(ORDER, message, 0)
         assert (chunks, home.spent.of_today("upload_bytes")) == ([1000] * 3, 3000)
+
+
+def test_attempts_without_a_connection_count_nothing(tmp_path: Path) -> None:
+    with played(tmp_path, lambda server, heard: []) as home:
+        message = Outgoing.write(home.folder, 1, [bytes(1000)])
+    home.amend(url=f"https://127.0.0.1:{free_port()}")
+    home.spent.add(upload_bytes=1000)  # when it was computed
+    (home.folder / "policy.toml").write_text("max_day_upload_bytes = 2000")
+    for counted_bytes in (1000, 0, 0):
+        with at_work(home) as worker, pytest.raises(NotSent, match="can't be reached"):
+            worker._upload(ORDER, message, counted_bytes)
+        assert home.spent.of_today("upload_bytes") == 1000
 
 
 def test_few_orders_wait_at_a_time() -> None:

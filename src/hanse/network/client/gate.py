@@ -218,7 +218,8 @@ class Gate:
         """Sends the message of a ticket, and notes the server's receipt.
 
         Args:
-          leave: called with the bytes of each chunk before it leaves, also if it has left before.
+          leave: called with the bytes of each chunk before it leaves, also if it has left before; below 0
+            if it has not left.
 
         Raises: Withdrawn, and what `leave` raises.
         """

@@ -23,7 +23,7 @@ from hanse.network.protocol.answers import (
     read_refusal,
 )
 from hanse.network.protocol.asked import Asked
-from hanse.network.protocol.errors import Refused, Unreachable, WrongContent
+from hanse.network.protocol.errors import NotSent, Refused, Unreachable, WrongContent
 from hanse.network.protocol.reaching import explain
 from hanse.network.protocol.signing import Identity, sha256
 from hanse.network.protocol.spool import Outgoing
@@ -142,6 +142,8 @@ class ServerLink:
                         raise skewed.refused from None
                 finally:
                     response.close()
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                raise NotSent(explain(self.url, error, self.pem)) from None
             except httpx.TransportError as error:
                 raise Unreachable(explain(self.url, error, self.pem)) from None
         raise AssertionError("unreachable")
@@ -322,7 +324,8 @@ class ServerLink:
         """Sends a message in chunks, from the first that the server lacks; returns once it is durable there.
 
         Args:
-          check: called with the bytes of each chunk before it leaves; an error that it raises ends all.
+          check: called with the bytes of each chunk before it leaves, and below 0 if it has not left, because
+            no connection was made; an error that it raises ends all.
 
         Raises: Refused, Unreachable.
         """
@@ -342,6 +345,9 @@ class ServerLink:
             try:
                 reply = self._send("PUT", path, chunk, params, digest=digest)
                 received = read_answer(Received, path, read_json(path, reply))
+            except NotSent:
+                check(-len(chunk))
+                raise
             except Refused as refused:
                 if refused.code != "offset":
                     raise

@@ -93,7 +93,7 @@ class Worker:
             role = self._roles.open_role(work.run, run, task.party)
             name = name_ticket(task, work.payload, role.plan)
             message = None if self._may_hold_row(run, role) else Outgoing.find(role.folder, work.ticket, name)
-            counted_bytes = 0
+            counted_bytes, is_row = 0, False
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
@@ -128,7 +128,7 @@ class Worker:
                 state = "trained"
                 if is_owners:
                     self._tell_owner(work.run, role.told)
-                    if payload.uplink:
+                    if is_row := bool(payload.uplink):
                         home.policy.check_share()
                         revealed = home.policy.measure_message(envelope.work, payload.uplink)
                 examples = role.num_examples or 0
@@ -144,7 +144,7 @@ class Worker:
                 del answer, payload  # both are on the disk now
             state = "trained"
             self._check_settings(work, run, role, message.size)
-            self._upload(work, message, counted_bytes)
+            self._upload(work, message, counted_bytes, is_row=is_row)
             return True
         except Withdrawn:
             raise
@@ -169,11 +169,11 @@ class Worker:
         return False
 
     def _may_hold_row(self, run: OpenRun, role: OpenRole) -> bool:
-        """Returns whether a message that is on the disk may hold a row that its owner keeps since.
+        """Returns whether a message that is on the disk may hold a row, which its owner may keep since.
 
         Such a message is computed again, and held against the policy as it reads now.
         """
-        return role.client is not None and not self._home.policy.share_row and run.check.asks_row
+        return role.client is not None and run.check.asks_row
 
     def _tell_owner(self, run: str, told: str) -> None:
         """Shows the client's owner a result that is the owner's own, and keeps it in the client home."""
@@ -294,22 +294,30 @@ class Worker:
             with contextlib.suppress(OSError):  # a full disk is reported where the message is written
                 self._home.spent.add(seconds=time.monotonic() - began_s)
 
-    def _upload(self, work: WorkOrder, message: Outgoing, counted_bytes: int) -> None:
+    def _upload(
+        self, work: WorkOrder, message: Outgoing, counted_bytes: int, *, is_row: bool = False
+    ) -> None:
         """Sends a message. What leaves once more, because a server asks again, counts once more.
 
         Args:
           counted_bytes: those that are counted already, and have not left.
+          is_row: whether it leaves only while the policy shares this client's row, however long that takes.
 
-        Raises: Forbidden: if the policy does not allow so many bytes.
+        Raises: Forbidden: if the policy does not allow so many bytes, or the row any more.
         """
         left_bytes = 0
 
         def leave(size: int) -> None:
             nonlocal left_bytes
+            policy, spent, before = self._home.policy, self._home.spent, max(0, left_bytes - counted_bytes)
+            if is_row:
+                policy.check_share()
             left_bytes += size
-            if (more := min(size, left_bytes - counted_bytes)) > 0:
-                self._home.policy.check_use(self._home.spent, upload_bytes=more, tickets=0)
-                self._home.spent.add(upload_bytes=more)
+            more = max(0, left_bytes - counted_bytes) - before
+            if more > 0:
+                policy.check_use(spent, upload_bytes=more, tickets=0)
+            if more:  # below 0: it has not left
+                spent.add(upload_bytes=more)
 
         connection = self._connection
         connection.say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")

@@ -62,6 +62,10 @@ class Unreachable(HanseError):
     """The server can't be reached. It may or may not have done what the request asked for."""
 
 
+class NotSent(Unreachable):
+    """No connection was made, so that nothing of the request has left."""
+
+
 class WrongContent(Unreachable):
     """A download that does not have the SHA-256 that a signed answer names."""
 

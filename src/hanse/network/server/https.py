@@ -293,7 +293,7 @@ def _invite(
     if missing:
         these = "each of these lines is good for one more"
         if houses:
-            these = "each of these lines is for the party before it, whose name results give to who joins by it"
+            these = "each of these lines is for the party before it: results call who joins by it so"
         say(f"{len(here)} of {num_clients} clients have joined; {these}:")
     for number in missing:
         whose = f"{houses[number]}: " if number < len(houses) else ""
