@@ -310,7 +310,7 @@ class Worker:
         def leave(size: int) -> None:
             nonlocal left_bytes
             policy, spent, before = self._home.policy, self._home.spent, max(0, left_bytes - counted_bytes)
-            if is_row:
+            if is_row and size > 0:
                 policy.check_share()
             left_bytes += size
             more = max(0, left_bytes - counted_bytes) - before
