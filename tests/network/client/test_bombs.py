@@ -39,10 +39,10 @@ def attempt(act, name):
         act()
         print(name, "was taken")
     except Exception as error:
-        print(name, type(error).__name__, error)
+        print(name, type(error).__name__, str(error).replace("\\n", " "))
 attempt(lambda: link.ask("GET", "/v1/fine", About), "fine:")
 before = peak()
-for name in ("gzip", "endless", "headers", "deep", "unsigned"):
+for name in ("gzip", "endless", "headers", "deep", "wrong", "unsigned"):
     attempt(lambda: link.ask("GET", f"/v1/{name}", About), f"{name}:")
 attempt(lambda: link.download("/v1/endless", "0" * 64, 100_000, Path(folder) / "object"), "download:")
 answers.ANSWER_S = answers.SLOW_S = 0.0
@@ -63,6 +63,8 @@ def answer(server: HostileServer, heard: Heard) -> Iterable[bytes]:
             return itertools.chain([b"HTTP/1.1 200 OK\r\n"], itertools.repeat(b"X-A: " + BLOCK + b"\r\n"))
         case "deep":
             return server.sign(heard, DEEP)
+        case "wrong":
+            return server.sign(heard, b'{"wire": [' + b"0.5," * (JSON_BYTES // 4 - 10) + b"0]}")
         case "slow":
             return itertools.chain([HEAD], itertools.repeat(b"a"))
         case "unsigned":
@@ -91,6 +93,7 @@ def test_resource_bombs_end_in_little_memory_and_no_byte_too_many(tmp_path: Path
     assert f"more than {JSON_BYTES} bytes" in lines["endless:"]
     assert "Unreachable" in lines["headers:"]
     assert "more than 100000 lists" in lines["deep:"]
+    assert "can't be read: 3 validation errors" in lines["wrong:"]  # one of the list
     assert "not signed by the server" in lines["unsigned:"]
     assert "does not have its SHA-256" in lines["download:"]
     assert "did not arrive within" in lines["slow:"]

@@ -15,7 +15,7 @@ from learning import learner
 from played import Heard, HostileServer
 from test_kill import free_port
 
-from hanse.core import MessageError
+from hanse.core import InvalidInput, MessageError
 from hanse.network.client import poller
 from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
@@ -231,3 +231,17 @@ def test_what_a_server_sent_for_a_run_goes_when_the_next_one_opens(tmp_path: Pat
         assert list(home.list_downloads(runs[0])) == []
         assert not list((home.folder / "runs" / runs[0]).glob("*.task"))
         assert {path.suffix for path in home.list_downloads(runs[1])} == {"", ".payload"}
+
+
+@pytest.mark.parametrize("pem", ["junk", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_is_no_certificate_ends_a_client_and_is_not_kept(pem: str, tmp_path: Path) -> None:
+    def answer(server: HostileServer, heard: Heard) -> Iterable[bytes]:
+        said = {"certificate": pem} if heard.path == "/v1/work" else {}
+        return server.sign(heard, json.dumps(said).encode())
+
+    with played(tmp_path, answer) as home:
+        before = home.membership
+        with pytest.raises(InvalidInput, match="is not a certificate; give"):
+            Threaded(home, lambda plan: None, learner).run()
+        assert ClientHome(home.folder).membership == before
+        ClientHome(home.folder).link().close()  # it can begin again

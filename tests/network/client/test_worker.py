@@ -21,7 +21,16 @@ from hanse.core import fields
 from hanse.core.exchange import pack
 from hanse.network.client.home import ClientHome
 from hanse.network.protocol.sealed_plan import SealedPlan
-from hanse.network.protocol.wire import PLANS_BYTES, News, PlanImport, WorkOrder
+from hanse.network.protocol.wire import (
+    PLANS_BYTES,
+    Decision,
+    Joined,
+    News,
+    PlanImport,
+    Receipt,
+    Received,
+    WorkOrder,
+)
 
 
 class Asker:
@@ -139,6 +148,47 @@ def test_an_order_that_is_none_is_not_read(field: str) -> None:
     News.model_validate({"work": [ORDER.model_dump()]})
     with pytest.raises(ValidationError, match=field):
         News.model_validate({"work": [{**ORDER.model_dump(), field: UNREADABLE[field]}]})
+
+
+WRONG: list[tuple[Any, dict[str, Any]]] = [
+    (
+        News(),
+        {"work": [3], "decisions": {}, "over": "perhaps", "again_s": float("nan"), "certificate": 7}
+        | {"ended": {"r": 3}, "audit": {"at": 1e300}},
+    ),
+    (
+        Decision(run="r", ticket=1, counted=True),
+        {"run": "../r", "ticket": -1, "counted": "perhaps", "why": 3, "party": 1.5},
+    ),
+    (
+        Receipt(what="left", id="c0", time=0.0),
+        {"what": "joined", "id": 'c0"', "key": "../0", "time": float("inf")},
+    ),
+    (Received(offset=0, durable=True), {"offset": -1, "durable": "perhaps"}),
+    (
+        Joined(id="c0", role="client", number=0, name=""),
+        {"id": "c0\nc1", "role": "owner", "number": -1, "name": 3, "party": ["x"]},
+    ),
+]
+"""Answers, and for each field what it can't be."""
+
+
+@pytest.mark.parametrize(("answer", "wrong"), WRONG, ids=[type(answer).__name__ for answer, _ in WRONG])
+def test_no_field_of_an_answer_is_read_that_is_none(answer: Any, wrong: dict[str, Any]) -> None:
+    kind, said = type(answer), answer.model_dump()
+    assert kind.model_validate(said) == answer
+    assert wrong.keys() == kind.model_fields.keys()
+    for field, given in wrong.items():
+        with pytest.raises(ValidationError, match=field):
+            kind.model_validate({**said, field: given})
+
+
+def test_the_words_of_an_answer_steer_no_terminal() -> None:
+    steers = "\x1b[2J"
+    joined = Joined(id="c0", role="client", number=0, name=steers, party=steers)
+    news = News(ended={steers: steers}, decisions=[Decision(run="r", ticket=1, counted=False, why=steers)])
+    for said in (joined.name, joined.party, *news.ended, *news.ended.values(), news.decisions[0].why):
+        assert said == "\\x1b[2J"
 
 
 def test_nothing_beyond_an_approval_leaves_at_any_time(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ class Gate:
 
     def ask_head(self) -> KeptHead:
         """Asks for the head of the log that the server keeps."""
-        return KeptHead.model_validate(self.link.plain("GET", HEAD))
+        return self.link.ask("GET", HEAD, KeptHead)
 
     def _check_log(self) -> None:
         """Compares the log with the head that the server keeps, and tells the server if it differs."""

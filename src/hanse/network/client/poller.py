@@ -96,8 +96,8 @@ class Poller:
             self._take(news)
             self._tell_end(news)
             if news.certificate:
+                connection.link.trust(news.certificate)  # first, or one that is none would be kept
                 self._home.expect(news.certificate)
-                connection.link.trust(news.certificate)
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:

@@ -42,6 +42,9 @@ BLOCK_BYTES = 1 << 18
 MAX_CONTAINERS = 100_000
 """An answer of more objects and lists is not parsed: they take far more memory than their text."""
 
+MOST_ERRORS = 20
+"""So many errors of an answer are described; the text of more may be as large as a bomb."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -166,7 +169,9 @@ def read_answer(kind: type[M], path: str, answer: Any) -> M:
     try:
         return kind.model_validate(answer)
     except ValidationError as error:
-        raise Refused(502, "answer", f"the answer to {path} can't be read: {error}") from None
+        many = error.error_count()
+        why = str(error) if many <= MOST_ERRORS else f"it has {many} errors"
+        raise Refused(502, "answer", f"the answer to {path} can't be read: {why:.2000}") from None
 
 
 def read_refusal(status: int, content: bytes) -> tuple[Refused, float | None]:

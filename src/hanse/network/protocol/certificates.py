@@ -131,5 +131,8 @@ def pin(pem: str) -> ssl.SSLContext:
 
 
 def trust(context: ssl.SSLContext, pem: str) -> None:
-    """Makes a context trust this certificate too."""
-    context.load_verify_locations(cadata=_first(pem))
+    """Makes a context trust this certificate too. Raises: InvalidInput: if it is none."""
+    try:
+        context.load_verify_locations(cadata=_first(pem))
+    except (ValueError, ssl.SSLError):
+        raise InvalidInput(f"{pem[:40]!r} ... is not a certificate; give the text of a PEM file") from None

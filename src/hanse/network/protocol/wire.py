@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 
 from hanse.core import value
 
@@ -145,12 +145,33 @@ def printable(text: str) -> str:
 Words: TypeAlias = Annotated[str, AfterValidator(printable)]
 """Text of the other side, made safe to print when it arrives."""
 
+
+def _hold_words(given: Any) -> Any:
+    if isinstance(given, dict) and not all(isinstance(text, str) for text in given.values()):
+        raise ValueError("it must hold text alone")
+    return given
+
+
+Dictionary: TypeAlias = Annotated[dict[Words, Words], BeforeValidator(_hold_words)]
+"""Words by words, which are read until the first that is none, as `Each` is."""
+
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """Text of one line that can't steer a terminal."""
 
 
+Each: TypeAlias = Annotated[list[T], FailFast()]
+"""A list that is read until its first wrong item: errors take far more memory than the items."""
+
+
 RunName: TypeAlias = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
 """The name of a run, of which paths and addresses are made."""
+
+
+MemberId: TypeAlias = Annotated[str, Field(pattern="^[0-9a-z-]{1,64}$")]
+"""The name by which a server knows a member, which signs with it."""
+
+Time: TypeAlias = Annotated[float, Field(ge=0, le=1e11)]
+"""A second of a clock, such as can be shown as a date."""
 
 
 class _Model(BaseModel):
@@ -163,13 +184,13 @@ class Problem(_Model):
     code: Words
     why: Words
     offset: int | None = None
-    time: float | None = Field(default=None, ge=0, le=1e11)
+    time: Time | None = None
 
 
 class About(_Model):
     """The server's versions and clock."""
 
-    wire: list[int]
+    wire: Each[int]
     hanse: Words
     time: float
 
@@ -183,17 +204,17 @@ class Join(_Model):
 class Joined(_Model):
     """A membership. `party`: the name of the party that it plays, if it has no number."""
 
-    id: str
+    id: MemberId
     role: Literal["operator", "client", "observer"]
-    number: int | None
-    name: str
-    party: str = ""
+    number: Annotated[int, Field(ge=0)] | None
+    name: Words
+    party: Words = ""
 
 
 class Plans(_Model):
     """The plans of the runs that a server leads, packed, in hexadecimal; and the number of the client."""
 
-    plans: list[str]
+    plans: Each[str]
     number: int | None
 
 
@@ -215,7 +236,7 @@ class AuditHead(_Model):
 class KeptHead(AuditHead):
     """The head of a client's audit log that the server has kept last, and when; no lines: it keeps none."""
 
-    at: float = 0.0
+    at: Time = 0.0
 
 
 class Poll(_Model):
@@ -228,8 +249,8 @@ class Poll(_Model):
 
     wire: int = WIRE
     wait_s: float = Field(default=WAIT_S, ge=0, le=WAIT_S)
-    have: dict[str, list[int]] = {}
-    know: dict[str, list[int]] = {}
+    have: dict[str, Each[int]] = {}
+    know: dict[str, Each[int]] = {}
     doing: Doing = ""
     expects: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     audit: AuditHead | None = None
@@ -279,19 +300,19 @@ class News(_Model):
     log that the server keeps, if the poll shows another.
     """
 
-    work: list[WorkOrder] = []
-    decisions: list[Decision] = []
+    work: Each[WorkOrder] = []
+    decisions: Each[Decision] = []
     over: bool = False
-    again_s: float = 0.0
+    again_s: float = Field(default=0.0, ge=0, le=366 * 86400)
     certificate: str = ""
-    ended: dict[Words, Words] = {}
+    ended: Dictionary = {}
     audit: KeptHead | None = None
 
 
 class Received(_Model):
     """The number of bytes of a message that the server has, and whether it has all of them durably."""
 
-    offset: int
+    offset: int = Field(ge=0, lt=2**53)
     durable: bool
 
 
@@ -347,9 +368,9 @@ class Receipt(_Model):
     """
 
     what: Literal["left", "rekeyed"]
-    id: str
-    key: str = ""
-    time: float
+    id: MemberId
+    key: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    time: Time
 
 
 class Rotation(_Model):
@@ -368,8 +389,8 @@ class Rotated(_Model):
     """The state of a certificate rotation: the clients that know of it, and those that do not."""
 
     fingerprint: str
-    know: list[str]
-    missing: list[str]
+    know: Each[str]
+    missing: Each[str]
     switched: bool = False
 
 
