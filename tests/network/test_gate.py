@@ -1,13 +1,16 @@
 """Everything that leaves a client passes one gate, and is in its audit log before."""
 
 import ast
+import errno
 import hashlib
 import json
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from federation import NUM_CLIENTS, Threaded, federation, job
@@ -15,13 +18,14 @@ from federation import NUM_CLIENTS, Threaded, federation, job
 import hanse
 from hanse.algorithms import fed_avg
 from hanse.core import Close, InvalidInput
-from hanse.network.client import enrolment
+from hanse.network.client import audit, enrolment
+from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import check, fetch_plans, leave, rotate_key
-from hanse.network.client.gate import check_versions, read_content
+from hanse.network.client.gate import Gate, check_versions, read_content
 from hanse.network.client.home import ClientHome
-from hanse.network.protocol.spool import hash_chunks
+from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import Poll
+from hanse.network.protocol.wire import Failure, Join, News, Poll, Rekey
 from hanse.network.server import https
 from hanse.runs import what_leaves
 from hanse.version import __version__
@@ -201,3 +205,41 @@ def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: 
     assert polls[0] == "waiting"
     lines = [{k: line[k] for k in ("doing", "have", "know")} for line in logs[2] if line["what"] == "polls"]
     assert all(one != next_ for one, next_ in pairwise(lines))
+
+
+ORDER = MagicMock(run="r", ticket=1, work="evaluate")
+SENDING: dict[str, Callable[[Gate, Outgoing], Any]] = {
+    "check": lambda gate, message: gate.check(1.0),
+    "ask_plans": lambda gate, message: gate.ask_plans(invited=True),
+    "join": lambda gate, message: gate.join(Join()),
+    "replace_key": lambda gate, message: gate.replace_key(Rekey(public="0" * 64, proof="0" * 128)),
+    "leave": lambda gate, message: gate.leave(),
+    "poll": lambda gate, message: gate.poll(Poll(), shows_log=False),
+    "send": lambda gate, message: gate.send(ORDER, message, lambda act: act()),
+    "fail": lambda gate, message: gate.fail(ORDER, Failure(state="refused", code="data"), lambda act: act()),
+}
+NO_BODY = {"close", "ask_about", "ask_head", "download"}
+
+
+@pytest.mark.parametrize("method", SENDING)
+def test_nothing_leaves_whose_line_is_not_on_the_disk(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {*SENDING, *NO_BODY} == {name for name in vars(Gate) if not name.startswith("_")}
+    link, log, full = MagicMock(url=""), AuditLog(tmp_path / "audit.jsonl"), [False]
+    message = Outgoing.write(tmp_path, 1, [b"true"])
+    link.ask.return_value = News()
+
+    def sync(number: int) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "no space is left")
+
+    monkeypatch.setattr(audit.os, "fsync", sync)
+    gate = Gate(link, log)
+    full[0] = True
+    with pytest.raises(OSError, match="no space is left"):
+        SENDING[method](gate, message)
+    assert link.mock_calls == []
+    full[0] = False
+    SENDING[method](gate, message)
+    assert link.mock_calls

@@ -136,10 +136,11 @@ def test_a_head_that_lags_is_no_offence_and_heads_outlive_the_server(tmp_path: P
 def test_a_copy_of_a_client_that_works_elsewhere_shows(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         home = here.client_home(0)
-        poll(home)
+        gates = [Gate(home.link(), home.audit)]
+        gates[0].poll(Poll(wait_s=0.0), shows_log=True)  # which compares it; the polls after it do, too
         shutil.copytree(home.folder, tmp_path / "copy")
         copy = ClientHome(tmp_path / "copy")
-        gates = [Gate(one.link(), one.audit) for one in (home, copy)]
+        gates.append(Gate(copy.link(), copy.audit))
         gates[1].poll(Poll(wait_s=0.0), shows_log=True)
         gates[0].poll(Poll(wait_s=0.0, doing="resting"), shows_log=False)
         with pytest.raises(InvalidInput, match="is not the audit log that the server keeps"):
@@ -169,6 +170,27 @@ def test_the_end_of_a_long_log_is_enough_to_open_it(tmp_path: Path, monkeypatch:
     AuditLog(log.path).write("not seen here")
     with pytest.raises(InvalidInput, match="line 8: it was changed"):
         list(log.lines())
+    lines = [json.loads(line) for line in text.splitlines()]
+    for change in ({"i": 8}, {"n": 8}):  # and its own hash is right
+        line = {**lines[7], **change}
+        line["hash"] = audit._hash({name: said for name, said in line.items() if name != "hash"})
+        log.path.write_text("".join(json.dumps(one) + "\n" for one in [*lines[:7], line, *lines[8:]]))
+        with pytest.raises(InvalidInput, match=r"line [89]: it was changed, or lines before it were"):
+            list(log.lines())
+    log.path.write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    with pytest.raises(InvalidInput, match="line 1: it was changed"):  # its start was cut off
+        AuditLog(log.path).head()
+
+
+def test_a_new_log_fits_only_the_head_that_it_names(tmp_path: Path) -> None:
+    log, head = AuditLog(tmp_path / "audit.jsonl"), KeptHead(lines=60, hash="1" * 64)
+    log.begin_new(head)
+    log.check(head)
+    for other in (AuditHead(lines=60, hash="2" * 64), AuditHead(lines=59, hash="1" * 64)):
+        with pytest.raises(
+            InvalidInput, match=rf"begins with line 61, .* keeps line {other.lines} of another"
+        ):
+            log.check(other)
 
 
 def test_a_log_that_another_program_writes_is_noticed_at_the_next_line(tmp_path: Path) -> None:
