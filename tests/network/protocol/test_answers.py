@@ -165,6 +165,55 @@ def test_nobody_between_speaks_for_the_server(tmp_path: Path) -> None:
             assert refused.value.code == "answer"  # which may pass: the client asks again
 
 
+def test_a_signed_answer_to_one_request_answers_no_other(tmp_path: Path) -> None:
+    """Whoever holds the server's TLS key keeps answers and gives them out otherwise; each is whole."""
+    signed: list[httpx.Response] = []
+
+    def keep(response: httpx.Response) -> httpx.Response:
+        signed.append(response)
+        return same(response)
+
+    with federation(tmp_path) as here:
+        homes = [here.client_home(0), here.client_home(1)]
+        for home in homes:
+            with between(home, keep) as link:
+                for _ in range(2):
+                    link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+        assert len({response.content for response in signed}) == 1
+        assert len({response.headers["signature"] for response in signed}) == 4
+        for number, home in enumerate(homes):  # each gets earlier ones of its own, and the other's
+            for given in signed:
+                with (
+                    between(home, lambda response, given=given: same(given)) as link,  # type: ignore[misc]
+                    pytest.raises(Refused, match="not signed by the server for this request"),
+                ):
+                    link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+            with between(home, keep) as link:
+                link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+            assert len(signed) == 5 + number
+
+
+def test_no_part_of_a_signature_may_lack_or_differ(tmp_path: Path) -> None:
+    fields = ("created=", 'keyid="', 'alg="', 'nonce="', 'tag="', '"@status"', '";req')
+    with federation(tmp_path) as here:
+        for name, part in [
+            ("signature", ""),
+            ("signature-input", ""),
+            *(("signature-input", f) for f in fields),
+        ]:
+
+            def change(response: httpx.Response, name: str = name, part: str = part) -> httpx.Response:
+                text = response.headers.pop(name)
+                assert part in text
+                at = text.index(part) + len(part)
+                if part:
+                    response.headers[name] = text[:at] + ("1" if text[at] != "1" else "2") + text[at + 1 :]
+                return same(response)
+
+            with between(here.client_home(0), change) as link, pytest.raises(Refused, match="not signed"):
+                link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+
+
 def test_a_proxy_may_say_that_the_server_is_away(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         away = b"<html>Bad Gateway</html>"
