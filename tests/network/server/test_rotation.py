@@ -117,6 +117,8 @@ class Impatient(threading.Event):
         self.waits: list[float | None] = []
 
     def wait(self, timeout: float | None = None) -> bool:
+        if timeout == 0.0:  # it polls again at once
+            return self.is_set()
         self.waits.append(timeout)
         self.set()
         return True
@@ -137,6 +139,8 @@ def test_an_announcement_is_heeded(tmp_path: Path) -> None:
         ask, connection.link.trust = connection.link.ask, trusted.append  # type: ignore[method-assign]
 
         def ask_twice(*given: Any, **more: Any) -> Any:
+            if given[1] != "/v1/work":
+                return ask(*given, **more)
             if stopping.waits == [] and len(polls) == 1:
                 stopping.set()
             polls.append(None)
