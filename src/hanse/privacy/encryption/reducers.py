@@ -265,7 +265,16 @@ class decrypt_sum(Work[Any, Any]):
 
 @dataclass(frozen=True)
 class _Encrypted(Reducer[Any]):
-    """A reducer of encrypted messages; what becomes of their sum is left to `is_mean`."""
+    """A reducer of encrypted messages; what becomes of their sum is left to `is_mean`.
+
+    Args:
+      min_cohort: the fewest clients in a sum.
+      max_weight: a client that weighs more takes no part.
+      max_value: a client with a larger number takes no part; None: the bound of clip(...) in uplink.
+      max_cohort: the most clients in a sum; numbers are the coarser the more there are.
+      key_holder: the name of the party that holds the secret key.
+      scheme: the parameters of the encryption, `bfv(...)`.
+    """
 
     min_cohort: int
     max_weight: float = 1.0
@@ -404,21 +413,13 @@ class _Encrypted(Reducer[Any]):
 class encrypted_sum(_Encrypted):
     """The weighted sum of encrypted messages, sum(w x). Only a key holder can decrypt, and only the sum.
 
-    Real numbers become integers, as fine as sums of `max_cohort` messages have room for in 32 bits; from
-    there on all is exact, and the total has the bits of `secure_sum(bits=32)`. Integers modulo 2^32, such as
-    those of `skellam`, are added up as they are.
+    Real numbers become integers, as fine as sums of `max_cohort` messages have room for in 32 bits; the rest
+    is exact, and the total has the bits of `secure_sum(bits=32)`. Integers modulo 2^32 are added as they are.
 
     The key holder is a party of its own, which joins with `hanse invite --party key_holder`. It decrypts one
     sum for each pair of keys, and only if it is the sum of the messages of at least `min_cohort` clients: a
     code beside the ciphertexts proves that, under a secret that the houses share and the server lacks.
 
-    Args:
-      min_cohort: the fewest clients in a sum.
-      max_weight: a client that weighs more takes no part.
-      max_value: a client with a larger number takes no part; None: the bound of clip(...) in uplink.
-      max_cohort: the most clients in a sum; numbers are the coarser the more there are.
-      key_holder: the name of the party that holds the secret key.
-      scheme: the parameters of the encryption, `bfv(...)`.
     Reveals: to the server and the key holder, the sums of values and weights; to fellow clients, nothing.
       The two together could decrypt single messages. A client that works with the server could cancel the
       messages of others.
