@@ -41,7 +41,7 @@ def test_each_line_says_whose_it_is_where_clients_have_names(tmp_path: Path) -> 
     said: list[str] = []
     with closing(server.members):
         https._invite(server, "https://a", 3, said.append, houses=("north", "south"))
-    assert "is for the party before it" in said[0]
+    assert "is for the party named above it" in said[0]
     assert [line.split("hanse join")[0].strip() for line in said[1:]] == ["north:", "south:", ""]
     homes = [line.split("--home ")[1].split()[0] for line in said[1:]]
     assert homes == [f"hanse-client-{number}" for number in range(3)]

@@ -130,13 +130,14 @@ def served(folder: Path) -> dict[str, Any]:
     (serve,), (join,) = commands(HOSPITALS), commands(HOSPITALS, "")
     server = python("-m", "hanse", *serve, "--listen", "127.0.0.1:0", cwd=folder, stdout=PIPE, stderr=STDOUT)
     lines: list[list[str]] = []
+    before = ""
     while len(lines) < len(NUM_ROWS):
         line = server.stdout.readline()
         assert line, "the server has ended"
         if "hanse join" in line:
-            house, _, *words = shlex.split(line)
-            assert house == f"{[*NUM_ROWS][len(lines)]}:"
-            lines.append(words)
+            assert before.strip() == f"{[*NUM_ROWS][len(lines)]}:"
+            lines.append(shlex.split(line)[1:])
+        before = line
     clients = []
     for number in range(2):
         (folder / f"hanse-client-{number}").mkdir()

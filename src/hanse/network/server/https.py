@@ -293,12 +293,12 @@ def _invite(
     if missing:
         these = "each of these lines is good for one more"
         if houses:
-            these = "each of these lines is for the party before it: results call who joins by it so"
+            these = "each of these lines is for the party named above it: results call who joins by it so"
         say(f"{len(here)} of {num_clients} clients have joined; {these}:")
     for number in missing:
-        whose = f"{houses[number]}: " if number < len(houses) else ""
         with suppress(Taken):  # the server listens already: one may join meanwhile with an earlier token
-            say(f"  {whose}{join_line(url, _find_token(server, number), number, imports)}")
+            line = join_line(url, _find_token(server, number), number, imports)
+            say(f"  {houses[number]}:\n  {line}" if number < len(houses) else f"  {line}")
 
 
 def _find_token(server: Server, party: PartyId) -> str | Path:
