@@ -123,8 +123,8 @@ def join(folder: Path, number: str) -> None:
     def die_after(kind: Any, name: str, moment: str) -> None:
         do = getattr(kind, name)
 
-        def dying(*given: Any) -> Any:
-            done = do(*given)
+        def dying(*given: Any, **named: Any) -> Any:
+            done = do(*given, **named)
             fate.reach(now[0], moment)
             return done
 

@@ -167,7 +167,7 @@ RunName: TypeAlias = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
 """The name of a run, of which paths and addresses are made."""
 
 
-MemberId: TypeAlias = Annotated[str, Field(pattern="^[0-9a-z-]{1,64}$")]
+MemberId: TypeAlias = Annotated[str, Field(pattern="^[0-9A-Za-z_-]{1,64}$")]
 """The name by which a server knows a member, which signs with it."""
 
 Time: TypeAlias = Annotated[float, Field(ge=0, le=1e11)]
