@@ -81,8 +81,8 @@ class Encoding:
         largest = max(-float(numbers.min()), float(numbers.max())) if numbers.size else 0.0
         if not largest <= self.bound:
             raise Declined(
-                f"a number in {name!r} is above {self.bound:g}, for which the sum is scaled: write a larger "
-                "max_value, or clip"
+                f"a number in {name!r} is not within +-{self.bound:g}, for which the sum is scaled: write a "
+                "larger max_value, or clip"
             )
         if numbers.dtype.kind in "iu" and weight == int(weight):
             return (numbers.astype(np.int64) * (int(weight) << self.fraction_bits)).astype(self.dtype)
