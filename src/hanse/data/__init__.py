@@ -1,6 +1,7 @@
 """Federated data: data sets, partitions of them, and the clients that hold the parts.
 
 >>> from hanse.core import Key
+>>> from hanse.data import digits, dirichlet, partition_data
 >>> data = partition_data(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))
 >>> data.num_clients, data.num_examples, data.client(0).x.shape[1:]
 (10, 1438, (64,))
