@@ -36,6 +36,10 @@ FLAGS = (
 )
 
 
+MOST_FRAMES, STILL_FRAMES = 3000, 10
+"""The frames in which a condition has to come true, and those without a movement before a click."""
+
+
 def find_browser() -> str:
     """Return the path of a browser, or skip the test."""
     named = os.environ.get("HANSE_BROWSER")
@@ -90,18 +94,24 @@ class Page:
         self.wait_until("document.querySelectorAll('.chart').length === " + CHARTS + ".length")
 
     def wait_until(self, condition: str) -> None:
-        """Waits until a condition in JavaScript holds."""
-        ready = f"() => ({condition}) ? done(true) : requestAnimationFrame(look)"
-        self.evaluate(f"new Promise(done => {{ const look = {ready}; look(); }})")
+        """Waits until a condition in JavaScript holds; it fails after so many frames without."""
+        next_frame = f"left-- ? requestAnimationFrame(look) : fail(Error({json.dumps(condition)}))"
+        ready = f"() => ({condition}) ? done(true) : {next_frame}"
+        self.evaluate(
+            f"new Promise((done, fail) => {{ let left = {MOST_FRAMES}; const look = {ready}; look(); }})"
+        )
 
     def click(self, selector: str, number: int = 0) -> None:
-        """Presses the middle of an element with the mouse."""
-        place = (
-            f"(() => {{ const e = document.querySelectorAll({json.dumps(selector)})[{number}];"
-            "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
-            "return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+        """Presses the middle of an element with the mouse, once the page has stopped to move."""
+        element = f"document.querySelectorAll({json.dumps(selector)})[{number}]"
+        self.evaluate("still = 0, place = null")
+        self.wait_until(
+            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center', behavior: 'instant'}});"
+            "const b = e.getBoundingClientRect(), now = [b.x + b.width / 2, b.y + b.height / 2];"
+            "still = String(now) === String(place) ? still + 1 : 0; place = now;"
+            f"return still >= {STILL_FRAMES} && e.contains(document.elementFromPoint(...now)); }})()"
         )
-        x, y = self.evaluate(place)
+        x, y = self.evaluate("place")
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.do("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
