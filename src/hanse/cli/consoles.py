@@ -4,7 +4,7 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, TypeAlias, cast
 
 from rich.console import Console, ConsoleDimensions
@@ -109,12 +109,7 @@ def print_assessment(out: Console, result: Mapping[str, Any]) -> None:
     if not told or not told["metrics"]:
         return
     heads, rows = tabulate_metrics(told)
-    table = Columns(*heads, numbers=heads[1:-1], folded=heads[:1])
-    for row in rows:
-        table.add_row(*row)
-    out.print(table)
-    out.print(Text(describe_assessment(told), style="dim"))
-    out.print()
+    _print_rows(out, Columns(*heads, numbers=heads[1:-1], folded=heads[:1]), rows, describe_assessment(told))
 
 
 def print_confusion(out: Console, result: Mapping[str, Any]) -> None:
@@ -125,11 +120,16 @@ def print_confusion(out: Console, result: Mapping[str, Any]) -> None:
     if found is None:
         return
     heads, rows = found
-    table = Columns(*heads, numbers=heads[1:])
+    about = "Each row counts the examples of a class by the class that is predicted."
+    _print_rows(out, Columns(*heads, numbers=heads[1:]), rows, about)
+
+
+def _print_rows(out: Console, table: Columns, rows: Sequence[Sequence[str]], about: str) -> None:
+    """Prints a table of these rows, and a sentence about it."""
     for row in rows:
         table.add_row(*row)
     out.print(table)
-    out.print(Text("Each row counts the examples of a class by the class that is predicted.", style="dim"))
+    out.print(Text(about, style="dim"))
     out.print()
 
 

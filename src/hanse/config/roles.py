@@ -1,4 +1,4 @@
-"""Which role a column of a table has: label, party, group, or none since it identifies rows."""
+"""Finds the role of a column of a table: label, party, group, or none since it identifies rows."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the distinct cells of a column seem to mean, where that is not just numbers or categories."""
+"""Finds what the distinct cells of a column seem to mean, where these are not just numbers or categories."""
 
 import re
 from collections.abc import Collection

@@ -46,7 +46,7 @@ from hanse.evaluation.baselines import train_alone
 from hanse.evaluation.clients import measure_metrics
 from hanse.evaluation.measuring import list_statistics, score
 from hanse.evaluation.metrics import Metric
-from hanse.evaluation.parties import Gain, PartyRows, describe_gain, show_cell, show_count
+from hanse.evaluation.parties import Gain, PartyRows, describe_gain, list_gain, show_cell, show_count
 
 __all__ = ["ROW", "ask_rows", "measure_row"]
 
@@ -189,10 +189,7 @@ class measure_row(Work[Learner, Examples]):
             **cells,
             "metric": self.metric,
             "higher_is_better": self.higher,
-            "gain": None if gain is None else gain.gain,
-            "gain_low": None if gain is None else gain.low,
-            "gain_high": None if gain is None else gain.high,
-            "verdict": None if gain is None else gain.verdict,
+            **list_gain(gain),
             "masked": masked,
             "min_count": self.min_count,
         }

@@ -26,6 +26,7 @@ __all__ = [
     "describe_gain",
     "describe_rows",
     "fold_rows",
+    "list_gain",
     "mark_right",
     "order_rows",
     "show_cell",
@@ -73,6 +74,16 @@ class Gain:
     def verdict(self) -> str:
         """The verdict of the interval: which model is better, or that there is no clear difference."""
         return HELPED if self.low > 0 else HURT if self.high < 0 else UNCLEAR
+
+
+def list_gain(gain: Gain | None) -> dict[str, Plain]:
+    """Lists a gain as the entries of a row; None: nothing was compared."""
+    return {
+        "gain": None if gain is None else gain.gain,
+        "gain_low": None if gain is None else gain.low,
+        "gain_high": None if gain is None else gain.high,
+        "verdict": None if gain is None else gain.verdict,
+    }
 
 
 def compare_marks(first: Array, second: Array) -> Gain:
@@ -177,10 +188,7 @@ class PartyRows:
             **{trainer: None if found is None else _as_plain(found) for trainer, found in cells.items()},
             "metric": self.metric,
             "higher_is_better": is_higher_better(self.metric, self.higher),
-            "gain": None if gain is None else gain.gain,
-            "gain_low": None if gain is None else gain.low,
-            "gain_high": None if gain is None else gain.high,
-            "verdict": None if gain is None else gain.verdict,
+            **list_gain(gain),
             "masked": masked,
             "min_count": self.min_count,
         }

@@ -307,13 +307,14 @@ class Policy:
         totals = {"tickets": self.max_tickets, "upload_bytes": self.max_upload_bytes}
         for what, more in next_ticket.items():
             for limit, used, span in (
-                (getattr(self, f"max_day_{what}"), spent.of_today, spent.describe_day()),
-                (totals.get(what), spent.of_all, "in all runs together"),
+                (getattr(self, f"max_day_{what}"), spent.of_today, spent.describe_day),
+                (totals.get(what), spent.of_all, lambda: "in all runs together"),
             ):
                 if limit is not None and used(what) + more > limit:
                     words = what.replace("_bytes", "ed bytes")
                     raise Forbidden(
-                        f"this client's policy allows {limit} {words} {span}, and they are used up", "budget"
+                        f"this client's policy allows {limit} {words} {span()}, and they are used up",
+                        "budget",
                     )
 
     def check_download(self, size: int, num_bytes: int) -> None:
